@@ -1,0 +1,1 @@
+"""The kiosk's agent: call, link, media, outbox, MQTT and configuration."""

@@ -1,0 +1,267 @@
+"""The protocol between the agent and its media process, over a Unix stream socket.
+
+The agent listens, the media process connects; frames are a 4-byte big-endian length and a msgpack array, tagged by
+type. Neither waits for the other: a full socket drops pictures (`FarPicture`, `OwnPicture`) and never control
+messages. When the socket closes the media process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import msgspec
+
+from edge_agent.core.wire import IceServer
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class ProtocolError(ConnectionError):
+    """The other process speaks something else; the connection is closed and the process restarted."""
+
+
+class _Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    pass
+
+
+# --- agent → media
+
+
+class StartCall(_Frame, frozen=True):
+    """Make a peer connection and an offer. An older leg goes on until this one is connected. `held`: connect, but send silence and black and play nothing until `Unhold`."""
+
+    call: bytes
+    leg: int
+    ice_servers: tuple[IceServer, ...]
+    held: bool
+
+
+class TakeAnswer(_Frame, frozen=True):
+    call: bytes
+    leg: int
+    sdp: bytes  # compressed, as on the wire
+
+
+class Unhold(_Frame, frozen=True):
+    call: bytes
+
+
+class StopCall(_Frame, frozen=True):
+    """All legs of all calls."""
+
+
+class Play(_Frame, frozen=True):
+    """A prompt, tone or voice reply through the speaker, mixed over a call's sound at half its level. A newer
+    `Play` replaces one under way. `loop` repeats it until `StopPlaying` (ringing)."""
+
+    id: str
+    path: str  # WAV, or what PyAV can decode
+    loop: bool = False
+
+
+class StopPlaying(_Frame, frozen=True):
+    pass
+
+
+class StartRecording(_Frame, frozen=True):
+    """From the microphone to an Opus file (Ogg, mono, 16 kbit/s); ends by itself at `max_seconds`."""
+
+    id: str
+    path: str
+    max_seconds: float
+
+
+class StopRecording(_Frame, frozen=True):
+    pass
+
+
+class TakePhoto(_Frame, frozen=True):
+    """A JPEG, long side ≤ `max_side`, of the sharpest of the next few pictures."""
+
+    id: str
+    path: str
+    max_side: int = 1280
+
+
+class ShowOwnPicture(_Frame, frozen=True):
+    """Send `OwnPicture`s (small JPEGs, ~8/s) while on: the preview while a photo is taken."""
+
+    on: bool
+
+
+class SendPicturesAs(_Frame, frozen=True):
+    """How the page can show the far picture: "vp8" encoded frames, or "jpeg"."""
+
+    kind: str
+
+
+class WantKeyFrame(_Frame, frozen=True):
+    """A page joined or its decoder failed: ask the far end for a key frame."""
+
+
+# --- media → agent
+
+
+class MediaReady(_Frame, frozen=True):
+    """First frame from the process. `missing` as in the wire's Status; also sent again when it changes."""
+
+    missing: tuple[str, ...]
+    details: tuple[str, ...]  # one line a missing device: what happened and what to try
+
+
+class OfferMade(_Frame, frozen=True):
+    call: bytes
+    leg: int
+    sdp: bytes
+
+
+class MediaConnected(_Frame, frozen=True):
+    call: bytes
+    leg: int
+
+
+class MediaStalled(_Frame, frozen=True):
+    """Connected, but nothing has arrived for 3 s."""
+
+    call: bytes
+    leg: int
+
+
+class MediaFlowing(_Frame, frozen=True):
+    """Packets arrive again after a stall."""
+
+    call: bytes
+    leg: int
+
+
+class MediaLost(_Frame, frozen=True):
+    """This leg is over (ICE or DTLS failed, or the far end closed it)."""
+
+    call: bytes
+    leg: int
+    reason: str
+
+
+class FirstHeard(_Frame, frozen=True):
+    """The first far sound went to the speaker after `Unhold`; for the benches."""
+
+    call: bytes
+
+
+class FirstSeen(_Frame, frozen=True):
+    """The first far picture after `Unhold` went to the page."""
+
+    call: bytes
+
+
+class FarPicture(_Frame, frozen=True):
+    kind: str  # "vp8" or "jpeg"
+    key: bool
+    time_ms: int  # of the RTP clock, from 0 at the first picture
+    data: bytes
+
+
+class OwnPicture(_Frame, frozen=True):
+    data: bytes  # JPEG
+
+
+class Played(_Frame, frozen=True):
+    """The end of a `Play`: whole, or replaced or stopped (`whole=False`), or it could not be read (`error`)."""
+
+    id: str
+    whole: bool
+    error: str = ""
+
+
+class Recorded(_Frame, frozen=True):
+    """The file is closed and complete (not yet fsynced). An empty recording has an `error`."""
+
+    id: str
+    path: str
+    duration_ms: int
+    error: str = ""
+
+
+class RecordingLevel(_Frame, frozen=True):
+    """About 10 a second while recording, 0.0 to 1.0: the page shows that it hears."""
+
+    id: str
+    level: float
+    elapsed_ms: int
+
+
+class PhotoTaken(_Frame, frozen=True):
+    id: str
+    path: str
+    error: str = ""
+
+
+class CallStats(_Frame, frozen=True):
+    """Once a second in a call: counts since its start."""
+
+    call: bytes
+    leg: int
+    rtt_ms: float
+    packets_received: int
+    packets_lost: int
+    pictures_received: int
+    pictures_sent: int
+
+
+ToMedia = (
+    StartCall | TakeAnswer | Unhold | StopCall | Play | StopPlaying | StartRecording | StopRecording | TakePhoto
+    | ShowOwnPicture | SendPicturesAs | WantKeyFrame
+)  # fmt: skip
+FromMedia = (
+    MediaReady | OfferMade | MediaConnected | MediaStalled | MediaFlowing | MediaLost | FirstHeard | FirstSeen
+    | FarPicture | OwnPicture | Played | Recorded | RecordingLevel | PhotoTaken | CallStats
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_length = struct.Struct(">I")
+
+
+class Link:
+    """One end of the socket. `expects` is `ToMedia` or `FromMedia`."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        expects: Any,
+        max_queued_bytes: int = 512 * 1024,
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(expects)
+        self._max_queued_bytes = max_queued_bytes
+        self.dropped_pictures = 0
+
+    def send(self, frame: ToMedia | FromMedia) -> None:
+        """Queues at once; pictures are dropped while the other side does not read."""
+        queued = self._writer.transport.get_write_buffer_size()
+        if queued > self._max_queued_bytes and isinstance(frame, (FarPicture, OwnPicture)):
+            self.dropped_pictures += 1
+            return
+        data = _encoder.encode(frame)
+        self._writer.write(_length.pack(len(data)) + data)
+
+    async def receive(self) -> Any:
+        """The next frame, or None at the end of the stream; raises ProtocolError."""
+        try:
+            (length,) = _length.unpack(await self._reader.readexactly(_length.size))
+            if length > MAX_FRAME_BYTES:
+                raise ProtocolError(f"frame of {length} bytes")
+            data = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            if isinstance(error, ProtocolError):
+                raise
+            return None
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise ProtocolError(str(error)) from None
+
+    def close(self) -> None:
+        self._writer.close()

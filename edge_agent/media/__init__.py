@@ -1,0 +1,1 @@
+"""The media process: aiortc, codecs, camera and sound, one call at a time."""

@@ -1,0 +1,1 @@
+"""Camera, microphone, speaker, button and lamp behind small contracts, and a simulated board."""

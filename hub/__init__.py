@@ -1,0 +1,1 @@
+"""The reference hub: waiting room, inbox, doctor's console, intake."""

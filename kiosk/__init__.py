@@ -1,0 +1,1 @@
+"""What patient and health worker see, hear and press; and the `teleconsult` command."""
