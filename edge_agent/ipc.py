@@ -30,7 +30,9 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class StartCall(_Frame, frozen=True):
-    """Make a peer connection and an offer. An older leg goes on until this one is connected. `held`: connect, but send silence and black and play nothing until `Unhold`."""
+    """Make a peer connection and an offer. An older leg goes on until this one is connected.
+
+    `held`: connect, but send silence and black and play nothing until `Unhold`."""
 
     call: bytes
     leg: int

@@ -125,9 +125,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     saved_step: ConsultStep | None = None
     notices: tuple[Notice, ...] = ()
     worker: WorkerView | None = None
-    worker_face: Literal["none", "pin", "open"] = (
-        "none"  # "pin": the keypad is asked for; "none": no worker is set up
-    )
+    worker_face: Literal["none", "pin", "open"] = "none"  # "pin": the keypad is asked for; "none": no worker is set up
     pin_error: str = ""
     complaints: tuple[str, ...] = ()  # the pictograms on offer, by code; words has their labels
     emergency_instruction: str = ""

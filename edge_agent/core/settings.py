@@ -40,9 +40,7 @@ def load(text: str, source: str, schema: type[_Settings]) -> _Settings:
 
 def effective(settings: msgspec.Struct) -> str:
     """The whole configuration as TOML, secrets masked."""
-    masked = _masked(settings, type(settings))
-    assert isinstance(masked, dict)
-    return tomli_w.dumps(masked)
+    return tomli_w.dumps(_masked_struct(settings))
 
 
 def _explain(message: str, raw: dict[str, Any], schema: type[msgspec.Struct]) -> str:
@@ -66,18 +64,20 @@ def _struct_at(schema: type[msgspec.Struct], keys: list[str]) -> type[msgspec.St
     return schema
 
 
+def _masked_struct(settings: msgspec.Struct) -> dict[str, Any]:
+    hints = get_type_hints(type(settings), include_extras=True)
+    return {
+        name: _masked(getattr(settings, name), hints[name])
+        for name in settings.__struct_fields__
+        if getattr(settings, name) is not None
+    }
+
+
 def _masked(value: Any, hint: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        hints = get_type_hints(type(value), include_extras=True)
-        return {
-            name: _masked(getattr(value, name), hints[name])
-            for name in value.__struct_fields__
-            if getattr(value, name) is not None
-        }
+        return _masked_struct(value)
     if isinstance(value, (list, tuple)):
         return [_masked(item, None) for item in value]
-    if value and any(
-        getattr(meta, "extra", None) == {"secret": True} for meta in getattr(hint, "__metadata__", ())
-    ):
+    if value and any(getattr(meta, "extra", None) == {"secret": True} for meta in getattr(hint, "__metadata__", ())):
         return MASK
     return str(value) if not isinstance(value, (str, int, float, bool, dict)) else value
