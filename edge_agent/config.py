@@ -1,0 +1,101 @@
+"""The kiosk's configuration: one TOML file, working defaults for everything.
+
+Read by `teleconsult agent` and `teleconsult media`; `teleconsult config` prints the effective one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_agent.core.settings import SettingsError, load
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class KioskSection(_Section, frozen=True):
+    """Who this kiosk is. `id` comes with `teleconsult join`; without it only a hub on loopback is spoken to."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^$|^[a-z0-9][a-z0-9-]{1,30}[a-z0-9]$")] = ""
+    state_dir: str = "~/.local/state/teleconsult"
+    language: str = "en"
+    languages: tuple[str, ...] = ("en", "fr", "sw")
+    worker_pin_hash: str = ""  # from `teleconsult config set-pin`; empty: no worker's face
+    prompts_dir: str = ""  # recorded prompts, <dir>/<language>/<name>.wav, in place of the spoken ones
+    emergency_instruction: str = ""  # the clinic's own, shown and spoken when nobody can be reached
+
+
+class DevicesSection(_Section, frozen=True):
+    """Each opened by name, see `hardware.devices`."""
+
+    camera: str = "auto"  # auto | none | synthetic | device:<number, path or name> | file:<video>
+    microphone: str = "auto"  # auto | none | synthetic | device:<name> | wav:<file>
+    speaker: str = "auto"  # auto | none | null | device:<name> | wav:<file that is written>
+    board: str = "auto"  # auto | none | gpio | simulated
+    button_gpio: int = 17
+    lamp_red_gpio: int = 22
+    lamp_green_gpio: int = 23
+    lamp_blue_gpio: int = 24
+    camera_width: Annotated[int, msgspec.Meta(ge=160, le=2560)] = 640
+    camera_height: Annotated[int, msgspec.Meta(ge=120, le=1920)] = 480
+    camera_rate: Annotated[float, msgspec.Meta(gt=0, le=60)] = 15.0
+
+
+class BrokerSection(_Section, frozen=True):
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    ca_file: str = ""  # PEM; empty: plain TCP, which is refused beyond loopback
+    username: str = ""  # empty: the kiosk's id
+    password_file: str = ""
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=1200)] = 30
+
+
+class CallSection(_Section, frozen=True):
+    ring_timeout_s: Seconds = 60.0  # nobody answers: a message is offered
+    claim_timeout_s: Seconds = 45.0  # claimed, yet no talk: it is treated as unanswered
+    reconnect_timeout_s: Seconds = 60.0  # a broken line becomes a message after this
+    hub_reply_timeout_s: Seconds = 8.0  # a press the hub does not confirm leads to the message
+    ended_screen_s: Seconds = 8.0
+    draft_idle_s: Seconds = 180.0  # a draft left alone is saved with what it has
+    max_voice_note_s: Seconds = 120.0
+
+
+class ScreenSection(_Section, frozen=True):
+    host: Literal["127.0.0.1", "::1"] = "127.0.0.1"  # patients' data: never beyond the device
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8480  # 0: any free one
+    worker_lock_s: Seconds = 120.0
+
+
+class LogSection(_Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class KioskSettings(_Section, frozen=True):
+    kiosk: KioskSection = KioskSection()
+    devices: DevicesSection = DevicesSection()
+    broker: BrokerSection = BrokerSection()
+    call: CallSection = CallSection()
+    screen: ScreenSection = ScreenSection()
+    log: LogSection = LogSection()
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.kiosk.state_dir).expanduser()
+
+
+def read_kiosk_settings(path: Path | None) -> KioskSettings:
+    """Defaults where there is no path. Raises SettingsError."""
+    if path is None:
+        return KioskSettings()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    return load(text, str(path), KioskSettings)
