@@ -121,8 +121,9 @@ class Board(Protocol):
     has_lamp: bool
 
     def watch_button(self, changed: Callable[[bool, float], None]) -> None:
-        """Calls `changed(pressed, at)` from any thread on every raw change, `at` being time.monotonic(); once at
-        the start too if the button is down already."""
+        """Calls `changed(pressed, at)` from any thread on every raw change, `at` being time.monotonic(). The first
+        call comes before this returns and says how the button stands, so that a button that is down already at
+        the start is not taken for a press."""
 
     def show(self, light: Light) -> None:
         """Sets the lamp at once (≤ 20 ms) and keeps the pattern up until the next call."""
