@@ -245,7 +245,7 @@ class DraftFlow:
                 self.draft = replace(self.draft, voice="", voice_ms=0)
             case CaptureFailed():
                 self.recording = self.busy = False
-                effects.append(SayPrompt("capture_failed"))
+                effects.append(SayPrompt("try_again"))
                 self._captured(effects)
             case PhotoAsked():
                 self._take_photo(effects)
