@@ -125,7 +125,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     saved_step: ConsultStep | None = None
     notices: tuple[Notice, ...] = ()
     worker: WorkerView | None = None
-    worker_face: Literal["none", "pin", "open"] = "none"  # "pin": the keypad is asked for; "none": no worker is set up
+    # "none": no worker is set up; "locked": the patient's face, with a key to touch; "pin": the keypad is asked for
+    worker_face: Literal["none", "locked", "pin", "open"] = "none"
     pin_error: str = ""
     complaints: tuple[str, ...] = ()  # the pictograms on offer, by code; words has their labels
     emergency_instruction: str = ""
