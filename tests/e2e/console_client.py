@@ -1,0 +1,117 @@
+"""A doctor without a browser: signs in and speaks the console's WebSocket. For what needs no sound and picture: a
+second doctor, the inbox, what the hub has recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+import msgspec
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from hub import console
+
+M = TypeVar("M")
+
+_decode = msgspec.json.Decoder(console.ToConsole).decode
+
+
+class ConsoleClient:
+    """Keeps its WebSocket up over restarts of the hub. `got` holds every message in order."""
+
+    def __init__(self, url: str, name: str, password: str) -> None:
+        self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=10)
+        self.got: list[object] = []
+        self._url, self._account = url, {"name": name, "password": password}
+        self._socket: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Condition()
+
+    async def open(self, available: bool = False) -> None:
+        answer = await self.http.post("/api/login", json=self._account)
+        assert answer.status_code == 204, answer.text
+        self._task = asyncio.create_task(self._run())
+        await self.until(console.Hello, lambda hello: True, "hello")
+        await self.send(console.SetAvailable(available=available))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.http.aclose()
+
+    async def send(self, message: object) -> None:
+        async with asyncio.timeout(10), self._changed:
+            while self._socket is None:
+                await self._changed.wait()
+        await self._socket.send(msgspec.json.encode(message).decode())
+
+    async def until(
+        self, kind: type[M], wanted: Callable[[M], bool], what: str, timeout_s: float = 15.0, since: int = 0
+    ) -> M:
+        """The first message of `got[since:]` of this kind that is as wanted; waits for it."""
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                while True:
+                    for message in self.got[since:]:
+                        if isinstance(message, kind) and wanted(message):
+                            return message
+                    since = len(self.got)
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"the console was not told {what} in {timeout_s} s; {self.got[-3:]}") from None
+
+    def last(self, kind: type[M]) -> M:
+        return next(message for message in reversed(self.got) if isinstance(message, kind))
+
+    async def case(
+        self, consult: str, wanted: Callable[[console.Case], bool] = lambda case: True, timeout_s: float = 15.0
+    ) -> console.Case:
+        """The case as the hub has it, opened here so that its changes come too."""
+        since = len(self.got)
+        await self.send(console.OpenCase(consult=consult))
+        shown = await self.until(
+            console.CaseShown,
+            lambda shown: shown.case.card.consult == consult and wanted(shown.case),
+            f"case {consult} as wanted",
+            timeout_s,
+            since,
+        )
+        await self.send(console.LeaveCase(consult=consult))
+        return shown.case
+
+    async def file(self, digest: str) -> bytes:
+        answer = await self.http.get(f"/api/files/{digest}")
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    async def advise(self, consult: str, text: str, voice: bytes = b"", mime: str = "audio/ogg") -> str:
+        files = {"voice": ("reply", voice, mime)} if voice else None
+        answer = await self.http.post(f"/api/cases/{consult}/advice", data={"text": text}, files=files)
+        assert answer.status_code == 201, answer.text
+        advice: str = answer.json()["advice"]
+        return advice
+
+    async def _run(self) -> None:
+        url = self._url.replace("http", "ws", 1) + "/console/ws"
+        while True:
+            cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.http.cookies.jar)
+            try:
+                async with connect(
+                    url, origin=websockets.Origin(self._url), additional_headers={"Cookie": cookies}, proxy=None,
+                    max_size=2**22, open_timeout=5,
+                ) as opened:  # fmt: skip
+                    async for frame in opened:
+                        async with self._changed:
+                            self._socket = opened
+                            self.got.append(_decode(frame))
+                            self._changed.notify_all()
+            except (OSError, websockets.WebSocketException, TimeoutError):
+                await asyncio.sleep(0.1)
+            finally:
+                self._socket = None

@@ -1,0 +1,107 @@
+// Listens and looks inside the doctor's page, from the outside: put in before the page's own scripts, it follows
+// every RTCPeerConnection the page makes and records the far sound; it reads the numbers off the pictures that a
+// video or canvas element really shows. It changes nothing the page can notice.
+(() => {
+  const proof = { sounds: [], pictures: {}, connections: [], errors: [] };
+  window.__proof = proof;
+  const unixMs = () => performance.timeOrigin + performance.now();
+
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class RTCPeerConnection extends Native {
+    constructor(...given) {
+      super(...given);
+      proof.connections.push(this);
+      this.addEventListener("track", ({ track }) => {
+        if (track.kind === "audio") record(track.clone());
+      });
+    }
+  };
+
+  async function record(track) {
+    const sound = { rate: 0, chunks: [], at: [], samples: 0, heardAt: 0 };
+    proof.sounds.push(sound);
+    const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        const frames = value.numberOfFrames;
+        const plane = new Float32Array(frames);
+        value.copyTo(plane, { planeIndex: 0, format: "f32-planar" });
+        sound.rate = value.sampleRate;
+        value.close();
+        const chunk = new Int16Array(frames);
+        let loud = false;
+        for (let i = 0; i < frames; i++) {
+          chunk[i] = Math.max(-32768, Math.min(32767, Math.round(plane[i] * 32767)));
+          loud ||= Math.abs(chunk[i]) >= 300;
+        }
+        sound.at.push(unixMs());
+        if (loud && !sound.heardAt) sound.heardAt = unixMs();
+        sound.chunks.push(chunk);
+        sound.samples += frames;
+      }
+    } catch (error) {
+      proof.errors.push(String(error));
+    }
+  }
+
+  // One recording as base64 of little-endian int16, and what is known about it; -1 is the newest.
+  proof.takeSound = async (index) => {
+    const sound = proof.sounds.at(index);
+    const all = new Int16Array(sound.samples);
+    let offset = 0;
+    for (const chunk of sound.chunks) { all.set(chunk, offset); offset += chunk.length; }
+    const url = await new Promise((resolve) => {
+      const file = new FileReader();
+      file.onload = () => resolve(file.result);
+      file.readAsDataURL(new Blob([all]));
+    });
+    return { rate: sound.rate, startedAt: sound.at[0] ?? 0, heardAt: sound.heardAt, data: url.split(",")[1] };
+  };
+
+  // Follows what `selector` shows: for each picture its time and the brightness of the cells of its number, row by
+  // row. `strip`: {columns, rows, rowPart} as in hardware.numbered.
+  proof.watch = (selector, strip) => {
+    if (proof.pictures[selector]) return;
+    const seen = (proof.pictures[selector] = []);
+    const cell = 4;
+    const canvas = new OffscreenCanvas(strip.columns * cell, strip.rows * cell);
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    const look = (element, width, height) => {
+      if (!width || !height) return;
+      const at = unixMs();
+      const tall = strip.rows * Math.floor(height / strip.rowPart);
+      pen.drawImage(element, 0, height - tall, width, tall, 0, 0, canvas.width, canvas.height);
+      const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
+      const levels = [];
+      for (let row = 0; row < strip.rows; row++) {
+        for (let column = 0; column < strip.columns; column++) {
+          let sum = 0;
+          for (const y of [1, 2]) {
+            for (const x of [1, 2]) sum += data[((row * cell + y) * canvas.width + column * cell + x) * 4 + 1];
+          }
+          levels.push(sum / 4);
+        }
+      }
+      seen.push([at, levels]);
+    };
+    let followed = null;
+    const follow = () => {
+      const element = document.querySelector(selector);
+      if (element instanceof HTMLCanvasElement) {
+        look(element, element.width, element.height);
+      } else if (element instanceof HTMLVideoElement && element !== followed) {
+        followed = element;
+        const onPicture = () => {
+          if (followed !== element) return;
+          look(element, element.videoWidth, element.videoHeight);
+          element.requestVideoFrameCallback(onPicture);
+        };
+        element.requestVideoFrameCallback(onPicture);
+      }
+      requestAnimationFrame(follow);
+    };
+    follow();
+  };
+})();
