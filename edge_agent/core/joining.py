@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+SERVICE_TYPE = "_teleconsult-hub._tcp.local."  # by which a hub says where it is: an address, never trust
 FINGERPRINT_BITS = 80  # finding another CA with the same costs 2^80 tries
 TOKEN_BITS = 60  # tried against a hub that counts tries, for as long as an invitation lasts
 GROUPS = 7
@@ -38,15 +39,15 @@ class JoinCode(NamedTuple):
     token: int
 
 
-class JoinRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class JoinRequest(msgspec.Struct, frozen=True):
     """JSON of `POST /join`, over TLS that ends at the CA of the code, or on loopback."""
 
     token: str  # `token_text`
-    name: str = ""  # the id that the technician would like; the hub chooses one where it is empty
+    kiosk: str = ""  # the id that it would like; the hub chooses one where it is empty
 
 
 class JoinReply(msgspec.Struct, frozen=True):
-    """JSON, status 201: who this kiosk is from now on, and where its broker is. Refusals are {"error": text} with 403
+    """JSON: who this kiosk is from now on, and where its broker is. Refusals are {"error": text} with 403
     (unknown token), 410 (used or too old), 409 (the name is taken) or 429 (too many wrong tries)."""
 
     kiosk: str
