@@ -113,11 +113,12 @@ class _Silent(JoinError):
 def _ask_one(address: HubAddress, code: JoinCode, name: str) -> JoinReply:
     ca_pem = _ca_that_matches(address, code)
     context = _trusting(ca_pem) if ca_pem else True
-    url = f"{'https' if ca_pem else 'http'}://{address}/join"
+    origin = f"{'https' if ca_pem else 'http'}://{address}"
     request = msgspec.json.encode(JoinRequest(token_text(code.token), name))
     try:
         with httpx.Client(verify=context, timeout=TIMEOUT_S, trust_env=False) as http:
-            response = http.post(url, content=request, headers={"content-type": "application/json"})
+            headers = {"content-type": "application/json", "origin": origin}
+            response = http.post(f"{origin}/join", content=request, headers=headers)
     except httpx.HTTPError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise WrongHub(
