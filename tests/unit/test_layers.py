@@ -26,7 +26,9 @@ SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.
 PURE_MAY_IMPORT = set(
-    ["__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator", "re", "secrets", "statistics", "string", "struct", "textwrap", "tomllib", "types", "typing", "unicodedata", "zlib"]
+    """__future__ abc array base64 binascii bisect collections copy dataclasses enum fractions functools hashlib heapq
+    hmac ipaddress itertools json math numbers operator re secrets statistics string struct textwrap tomllib types
+    typing unicodedata zlib""".split()
 ) | {"numpy", "msgspec", "tomli_w"}
 # Within pure modules: their own kin, and the contract of the hardware for its types.
 PURE_MAY_IMPORT_OF_THE_KIT = {"edge_agent.core", "hardware.api"}
