@@ -1,14 +1,14 @@
 """Makes this kiosk one of a hub's: checks the hub against the code, hands in the token, keeps what comes back.
 
-Before anything is sent, the CA at the end of the hub's certificate chain must be the one whose fingerprint is in the
-code. Everything after that goes over TLS that ends at this CA. Only a hub on this very machine may speak plain HTTP.
+Before anything is sent, the hub must show the CA whose fingerprint is in the code; the token then goes over TLS that
+ends at this CA alone, so whoever else answers at the address learns nothing. Only a hub on this very machine may speak
+plain HTTP.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,10 +19,9 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
-from OpenSSL import SSL
 
 from edge_agent.config import read_kiosk_settings
-from edge_agent.core.joining import JoinCode, JoinReply, JoinRequest, parse_code, same_fingerprint, token_text
+from edge_agent.core.joining import JoinCode, JoinReply, JoinRequest, parse_code, same_fingerprint, split_link
 from edge_agent.core.settings import SettingsError
 from edge_agent.core.tomltext import Value, set_values
 from edge_agent.core.wire import is_kiosk_id
@@ -40,18 +39,23 @@ class WrongHub(JoinError):
     """Another hub than the code is from; it was told nothing."""
 
 
+class NoHub(JoinError):
+    """Nobody answers there, or somebody who is no hub."""
+
+
 class Joined(NamedTuple):
     kiosk: str
+    site: str
     hub: HubAddress
     config: Path
 
 
 def parse_address(text: str) -> HubAddress:
-    """`host:port`, `[v6]:port`. Raises ValueError."""
+    """`host:port`, `[v6]:port`. Raises SettingsError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} is no HOST:PORT, such as 192.168.1.20:8443")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise SettingsError(f"{text!r} is no HOST:PORT, such as 192.168.1.20:8443")
     return HubAddress(host, int(port))
 
 
@@ -63,24 +67,23 @@ def join(
     again: bool = False,
     find: Callable[[], Sequence[HubAddress]] = find_hubs,
 ) -> Joined:
-    """Blocks. Raises CodeError, JoinError, SettingsError and OSError (the configuration cannot be written)."""
+    """`code_text` is a code as typed, or the link of a QR code. Blocks.
+
+    Raises CodeError, SettingsError, JoinError; nothing was changed then.
+    """
+    code_text, address_text = split_link(code_text)
     code = parse_code(code_text)
+    if hub is None and address_text:
+        hub = parse_address(address_text)
     if name and not is_kiosk_id(name):
-        raise JoinError(f"--name {name!r}: a kiosk's name has 3 to 32 of a-z, 0-9 and inner hyphens")
+        raise SettingsError(f"--name {name!r}: a kiosk's name has 3 to 32 of a-z, 0-9 and inner hyphens")
     settings = read_kiosk_settings(config if config.exists() else None)
     if settings.kiosk.id and not again:
         raise JoinError(f"this kiosk has joined already, as {settings.kiosk.id}; to join anew add --again")
     _check_writable(config)  # before the token is spent
     address, reply = _ask([hub] if hub else _found(find), code, name)
     _keep(config, reply)
-    return Joined(reply.kiosk, address, config)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return Joined(reply.kiosk, reply.site, address, config)
 
 
 def _found(find: Callable[[], Sequence[HubAddress]]) -> Sequence[HubAddress]:
@@ -88,9 +91,9 @@ def _found(find: Callable[[], Sequence[HubAddress]]) -> Sequence[HubAddress]:
     try:
         hubs = find()
     except OSError as error:
-        raise JoinError(f"the network cannot be searched for a hub ({error.strerror or error}); {hint}") from None
+        raise NoHub(f"the network cannot be searched for a hub ({error.strerror or error}); {hint}") from None
     if not hubs:
-        raise JoinError(f"no hub was found on this network; {hint}")
+        raise NoHub(f"no hub was found on this network; {hint}")
     return hubs
 
 
@@ -100,100 +103,80 @@ def _ask(addresses: Sequence[HubAddress], code: JoinCode, name: str) -> tuple[Hu
     for address in addresses:
         try:
             return address, _ask_one(address, code, name)
-        except (WrongHub, _Silent) as problem:
+        except (WrongHub, NoHub) as problem:
             problems.append(problem)
     wrong = [problem for problem in problems if isinstance(problem, WrongHub)]
     raise (wrong or problems)[0]
 
 
-class _Silent(JoinError):
-    pass
-
-
 def _ask_one(address: HubAddress, code: JoinCode, name: str) -> JoinReply:
-    ca_pem = _ca_that_matches(address, code)
-    context = _trusting(ca_pem) if ca_pem else True
-    origin = f"{'https' if ca_pem else 'http'}://{address}"
-    request = msgspec.json.encode(JoinRequest(token_text(code.token), name))
+    origin, ca_pem = _find_ca(address)
     try:
-        with httpx.Client(verify=context, timeout=TIMEOUT_S, trust_env=False) as http:
-            headers = {"content-type": "application/json", "origin": origin}
-            response = http.post(f"{origin}/join", content=request, headers=headers)
+        ca_der = load_pem_x509_certificate(ca_pem).public_bytes(Encoding.DER)
+    except ValueError:
+        raise NoHub(f"what answers at {address} is no teleconsult hub; check the address") from None
+    if not same_fingerprint(code, ca_der):
+        raise WrongHub(
+            f"the hub at {address} is not the one that the code is from (another CA); nothing was sent. "
+            "Check the address (--hub HOST:PORT), or ask for a new code if the hub was set up anew"
+        )
+    request = msgspec.json.encode(JoinRequest(code.token.hex(), name))
+    try:
+        with _client(_trusting(ca_pem.decode())) as http:
+            response = http.post(f"{origin}/join", content=request, headers={"origin": origin})
     except httpx.HTTPError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise WrongHub(
-                f"the hub at {address} shows the right CA, but its own certificate does not come from it ({error}); "
-                "nothing was sent. If this kiosk's clock is wrong, set it"
+                f"the hub at {address} shows the right CA but has no certificate of it ({error}); the token was not "
+                "sent. If this kiosk's clock is wrong, set it"
             ) from None
-        raise _Silent(f"the hub at {address} broke off ({error}); try again") from None
-    reply = _reply(address, response)
-    if not ca_pem and not same_fingerprint(
-        code, load_pem_x509_certificate(reply.ca_pem.encode()).public_bytes(Encoding.DER)
-    ):
-        raise WrongHub(f"the hub at {address} is not the one that the code is from; ask it for a code of its own")
-    return reply
+        raise NoHub(f"the hub at {address} broke off ({error}); try again") from None
+    return _reply(address, response)
+
+
+def _find_ca(address: HubAddress) -> tuple[str, bytes]:
+    """`(origin, PEM)` from whoever answers, unverified: the fingerprint decides. Nothing is sent but the question."""
+    schemes = ("https", "http") if is_loopback(address.host) else ("https",)
+    problem = ""
+    for scheme in schemes:
+        try:
+            with _client(_trusting_nobody()) as http:
+                response = http.get(f"{scheme}://{address}/ca.pem")
+            if response.status_code == 200:
+                return f"{scheme}://{address}", response.content[:MAX_REPLY_BYTES]
+            raise NoHub(f"what answers at {address} is no teleconsult hub; check the address")
+        except httpx.HTTPError as error:
+            problem = str(error) or "no answer in time"
+    if "SSL" in problem:
+        raise NoHub(f"{address} does not speak TLS, so it is no hub that a kiosk may join; check the address")
+    raise NoHub(f"no hub answers at {address} ({problem}); is it running, and is this its address? See --hub")
 
 
 def _reply(address: HubAddress, response: httpx.Response) -> JoinReply:
-    if response.status_code not in (200, 201):
+    if response.status_code >= 400:
         try:
             says = msgspec.json.decode(response.content, type=dict[str, str])["error"]
         except (msgspec.DecodeError, KeyError):
-            says = f"it answered {response.status_code}; is {address} a teleconsult hub?"
-        raise JoinError(f"the hub did not take this kiosk: {says}")
+            says = f"it answered {response.status_code}"
+        raise JoinError(f"the hub at {address} did not take this kiosk: {says}")
     try:
         reply = msgspec.json.decode(response.content[:MAX_REPLY_BYTES], type=JoinReply)
     except msgspec.DecodeError as error:
-        raise JoinError(
-            f"the hub at {address} answered what this release does not read ({error}); update both"
-        ) from None
+        raise JoinError(f"the hub at {address} answers what this release cannot read ({error}); update both") from None
     if not is_kiosk_id(reply.kiosk):
-        raise JoinError(f"the hub at {address} gave a name that is none: {reply.kiosk!r}; update both")
+        raise JoinError(f"the hub at {address} gave a name that is none, {reply.kiosk!r}; update both")
     return reply
 
 
-def _ca_that_matches(address: HubAddress, code: JoinCode) -> str:
-    """PEM of the certificate in the hub's chain that the code names; empty for plain HTTP on this machine."""
-    try:
-        chain = _certificate_chain(address)
-    except SSL.Error:
-        if is_loopback(address.host):
-            return ""
-        raise JoinError(
-            f"{address} does not speak TLS, so it is no hub that a kiosk may join; check the address"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or str(error) or "no answer in time"
-        raise _Silent(f"no hub answers at {address} ({reason}); is it running, and is this its address?") from None
-    for der, pem in chain:
-        if same_fingerprint(code, der):
-            return pem
-    raise WrongHub(
-        f"the hub at {address} is not the one that the code is from (another CA); nothing was sent. "
-        "Check the address (--hub HOST:PORT), or ask for a new code if the hub was set up anew"
-    )
+def _client(context: ssl.SSLContext) -> httpx.Client:
+    return httpx.Client(verify=context, timeout=TIMEOUT_S, trust_env=False)
 
 
-def _certificate_chain(address: HubAddress) -> list[tuple[bytes, str]]:
-    """(DER, PEM) of all that the hub shows in its handshake, unverified. The standard library has no public call for
-    that before Python 3.13."""
-    connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
-    if not _is_ip(address.host):
-        connection.set_tlsext_host_name(address.host.encode("idna"))
-    connection.set_connect_state()
-    with socket.create_connection(address, timeout=TIMEOUT_S) as tcp:
-        while True:
-            try:
-                connection.do_handshake()
-                break
-            except SSL.WantReadError:
-                tcp.sendall(connection.bio_read(65536))
-                received = tcp.recv(65536)
-                if not received:
-                    raise SSL.Error("closed in the handshake") from None
-                connection.bio_write(received)
-    chain = connection.get_peer_cert_chain(as_cryptography=True) or []
-    return [(each.public_bytes(Encoding.DER), each.public_bytes(Encoding.PEM).decode()) for each in chain]
+def _trusting_nobody() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _trusting(ca_pem: str) -> ssl.SSLContext:
@@ -205,12 +188,11 @@ def _trusting(ca_pem: str) -> ssl.SSLContext:
     return context
 
 
-def _is_ip(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False
-    return True
+        return host == "localhost"
 
 
 # --- what is kept
@@ -222,12 +204,12 @@ def _keep(config: Path, reply: JoinReply) -> None:
     password_file = config.parent / f"{reply.kiosk}.password"
     ca_file = config.parent / f"{reply.kiosk}-hub-ca.pem"
     write_private(password_file, reply.password + "\n")
-    write_private(ca_file, reply.ca_pem)
+    write_private(ca_file, reply.ca)
     broker: dict[str, Value] = {
-        "host": reply.broker_host,
-        "port": reply.broker_port,
-        "ca_file": str(ca_file.resolve()) if reply.broker_tls else "",
-        "username": "",
+        "host": reply.host,
+        "port": reply.port,
+        "ca_file": str(ca_file.resolve()) if reply.tls else "",
+        "username": reply.username,
         "password_file": str(password_file.resolve()),
     }
     text = config.read_text(encoding="utf-8") if config.exists() else ""

@@ -1,8 +1,8 @@
 """The code by which a kiosk joins a hub, and the one question and answer that follow. Pure; used by both ends.
 
-A code is the fingerprint of the hub's own CA and a one-time token, read out or typed in seven groups of five:
+A code is the fingerprint of the hub's own CA and a one-time token, read out or typed in eight groups of five:
 
-    4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF
+    4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF-MM7D1
 
 Whoever holds a code knows whom to trust (nothing is sent to a hub whose CA is another) and is trusted once. The last
 character of each group checks it, its place included, so that a mistyped code is found before anybody is asked, and
@@ -15,15 +15,17 @@ import hashlib
 import hmac
 import re
 from typing import NamedTuple
+from urllib.parse import parse_qs, quote
 
 import msgspec
 
 SERVICE_TYPE = "_teleconsult-hub._tcp.local."  # by which a hub says where it is: an address, never trust
-FINGERPRINT_BITS = 80  # finding another CA with the same costs 2^80 tries
-TOKEN_BITS = 60  # tried against a hub that counts tries, for as long as an invitation lasts
-GROUPS = 7
-DATA_CHARACTERS = 4  # of 5 bits, and one to check them: 140 bits in all
+FINGERPRINT_BYTES = 10  # finding another CA with the same costs 2^80 tries
+TOKEN_BYTES = 10
+GROUPS = 8
+DATA_CHARACTERS = 4  # of 5 bits, and one more to check them
 
+_LINK = "teleconsult:join?"
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _MEANT = str.maketrans("ILO", "110")
 _WEIGHTS = (1, 3, 5, 7)  # odd: every single wrong character changes the sum modulo 32
@@ -35,31 +37,33 @@ class CodeError(ValueError):
 
 
 class JoinCode(NamedTuple):
-    fingerprint: int  # the first FINGERPRINT_BITS of the SHA-256 of the CA's certificate (DER)
-    token: int
+    fingerprint: bytes  # the first FINGERPRINT_BYTES of the SHA-256 of the CA's certificate (DER)
+    token: bytes
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
     """JSON of `POST /join`, over TLS that ends at the CA of the code, or on loopback."""
 
-    token: str  # `token_text`
+    token: str  # hex
     kiosk: str = ""  # the id that it would like; the hub chooses one where it is empty
 
 
 class JoinReply(msgspec.Struct, frozen=True):
-    """JSON: who this kiosk is from now on, and where its broker is. Refusals are {"error": text} with 403
-    (unknown token), 410 (used or too old), 409 (the name is taken) or 429 (too many wrong tries)."""
+    """JSON: who this kiosk is from now on, and where its broker is. A refusal is `{"error": text}` with a status of 4xx;
+    the text is for whoever stands at the kiosk."""
 
     kiosk: str
-    password: str  # of the broker, user name = kiosk
-    broker_host: str
-    broker_port: int
-    broker_tls: bool
-    ca_pem: str  # the CA that signs the broker's certificate
+    host: str
+    port: int
+    tls: bool  # without it the broker is on the kiosk's own machine
+    username: str
+    password: str
+    ca: str  # PEM of the CA that signs the broker's certificate
+    site: str
 
 
 def encode_code(code: JoinCode) -> str:
-    bits = code.fingerprint << TOKEN_BITS | code.token
+    bits = int.from_bytes(code.fingerprint + code.token)
     groups = []
     for group in range(GROUPS):
         shift = 5 * DATA_CHARACTERS * (GROUPS - 1 - group)
@@ -86,20 +90,30 @@ def parse_code(text: str) -> JoinCode:
         raise CodeError(f"the code has {GROUPS} groups of {size}; this one has {len(characters)} characters{first}")
     if wrong:
         raise CodeError(f"the code was mistyped in group {', '.join(wrong)}; compare it with what the hub printed")
-    return JoinCode(bits >> TOKEN_BITS, bits & ((1 << TOKEN_BITS) - 1))
+    raw = bits.to_bytes(FINGERPRINT_BYTES + TOKEN_BYTES)
+    return JoinCode(raw[:FINGERPRINT_BYTES], raw[FINGERPRINT_BYTES:])
 
 
-def fingerprint(ca_der: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(ca_der).digest()) >> (256 - FINGERPRINT_BITS)
+def join_link(host: str, port: int, code: str) -> str:
+    """What the QR code says."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{_LINK}h={quote(address, safe=':[]')}&c={code}"
+
+
+def split_link(text: str) -> tuple[str, str]:
+    """`(code, address)` of a link or of a bare code, whose address is empty."""
+    if not text.startswith(_LINK):
+        return text, ""
+    fields = parse_qs(text.removeprefix(_LINK))
+    return fields.get("c", [""])[0], fields.get("h", [""])[0]
+
+
+def fingerprint(ca_der: bytes) -> bytes:
+    return hashlib.sha256(ca_der).digest()[:FINGERPRINT_BYTES]
 
 
 def same_fingerprint(code: JoinCode, ca_der: bytes) -> bool:
-    return hmac.compare_digest(code.fingerprint.to_bytes(FINGERPRINT_BITS // 8), fingerprint(ca_der).to_bytes(10))
-
-
-def token_text(token: int) -> str:
-    """As the request carries it and the hub stores its hash."""
-    return f"{token:0{TOKEN_BITS // 4}x}"
+    return hmac.compare_digest(code.fingerprint, fingerprint(ca_der))
 
 
 def _check(group: int, values: list[int]) -> int:
