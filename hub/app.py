@@ -1,4 +1,5 @@
-"""The hub, put together: database, broker's configuration, MQTT link, waiting room, web. The one place that knows all."""
+"""The hub, put together: database, broker's configuration, MQTT link, waiting room, web. The one place that knows
+all."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class WillNotStart(OSError):
 
 
 class Child:
-    """`ready` waits until the process is of use; `said(line)` is for the person at the terminal; `echo(name, line)`, where
-    given, gets everything that it writes, besides its log."""
+    """`ready` waits until the process is of use; `said(line)` is for the person at the terminal; `echo(name, line)`,
+    where given, gets everything that it writes, besides its log."""
 
     def __init__(
         self,
@@ -146,7 +146,8 @@ class Child:
             )
 
     async def _copy_output(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None and self._echo is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        assert self._echo is not None  # noqa: S101
         with self._log.open("ab") as log:
             while True:
                 try:

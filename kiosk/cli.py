@@ -28,10 +28,15 @@ EXIT_CODES = """exit codes:
 """
 
 # Errors that are written for people, by module: one that was never imported cannot have been raised.
-_WRONG_USE = [("edge_agent.core.settings", "SettingsError"), ("edge_agent.core.joining", "CodeError")]
+_WRONG_USE = [
+    ("edge_agent.core.settings", "SettingsError"),
+    ("edge_agent.core.joining", "CodeError"),
+    ("edge_agent.mqtt", "HubLinkError"),
+]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
-    ("edge_agent.join", "JoinError"),
+    ("edge_agent.store", "StoreError"),
+    ("hub.accounts", "AccountError"),
 ]
 
 
@@ -158,12 +163,14 @@ def _add_hub(commands: Any, whole: bool) -> None:
         commands,
         "hub",
         "run and look after the doctors' hub",
-        "  teleconsult hub run --config hub.toml\n  teleconsult hub invite\n  teleconsult hub --help\n",
+        "  teleconsult hub run --config hub.toml\n"
+        '  teleconsult hub invite --site "Clinic by the river" --count 3\n'
+        '  teleconsult hub account add "Dr. Asha"\n',
     )
     if whole:
         from hub.cli import add_arguments
 
-        add_arguments(parser)
+        add_arguments(parser, _default_file("hub.toml"), _start_logging)
 
 
 def _add_join(commands: Any) -> None:
@@ -246,17 +253,11 @@ def _media(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
-    from edge_agent.core.settings import SettingsError
     from edge_agent.join import join, parse_address
 
-    try:
-        hub = parse_address(options.hub) if options.hub else None
-    except ValueError as error:
-        raise SettingsError(f"--hub {error}") from None
-    if hub is None:
-        print("looking for the hub on this network …", file=sys.stderr)
-    joined = join(" ".join(options.code), _kiosk_file(options, to_write=True), hub, options.name, options.again)
-    print(f"This kiosk is now {joined.kiosk} of the hub at {joined.hub}. Written to {joined.config}.")
+    hub = parse_address(options.hub) if options.hub else None
+    joined = join(" ".join(options.code), _kiosk_file(options), hub, options.name, options.again)
+    print(f"This kiosk is now {joined.kiosk} ({joined.site}) of the hub at {joined.hub}. Written to {joined.config}.")
     print("Start or restart its agent: sudo systemctl restart teleconsult-agent, or teleconsult agent")
     return OK
 
@@ -293,7 +294,7 @@ def _set_pin(options: argparse.Namespace) -> int:
     if options.print:
         print(hashed)
         return OK
-    file = _kiosk_file(options, to_write=True)
+    file = _kiosk_file(options)
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_private(file, set_values(text, {"kiosk": {"worker_pin_hash": hashed}}, str(file)))
@@ -351,7 +352,7 @@ def _existing(file: Path) -> Path | None:
     return file if file.exists() else None
 
 
-def _kiosk_file(options: argparse.Namespace, to_write: bool) -> Path:
+def _kiosk_file(options: argparse.Namespace) -> Path:
     given: Path | None = options.config
     return given or _default_file("kiosk.toml")
 

@@ -49,8 +49,8 @@ class JoinRequest(msgspec.Struct, frozen=True):
 
 
 class JoinReply(msgspec.Struct, frozen=True):
-    """JSON: who this kiosk is from now on, and where its broker is. A refusal is `{"error": text}` with a status of 4xx;
-    the text is for whoever stands at the kiosk."""
+    """JSON: who this kiosk is from now on, and where its broker is. A refusal is `{"error": text}` with a status of
+    4xx; the text is for whoever stands at the kiosk."""
 
     kiosk: str
     host: str

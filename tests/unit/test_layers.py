@@ -28,7 +28,7 @@ PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 PURE_MAY_IMPORT = set(
     """__future__ abc array base64 binascii bisect collections copy dataclasses enum fractions functools hashlib heapq
     hmac ipaddress itertools json math numbers operator re secrets statistics string struct textwrap tomllib types
-    typing unicodedata urllib.parse zlib""".split()
+    typing unicodedata urllib.parse zlib""".split()  # noqa: SIM905
 ) | {"numpy", "msgspec", "tomli_w"}
 # Within pure modules: their own kin, and the contract of the hardware for its types.
 PURE_MAY_IMPORT_OF_THE_KIT = {"edge_agent.core", "hardware.api"}
