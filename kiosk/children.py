@@ -22,12 +22,24 @@ READY_TIMEOUT_S = 60.0  # a Raspberry Pi that reads everything from a slow card
 STOP_TIMEOUT_S = 6.0
 MAX_LOG_BYTES = 4 * 1024 * 1024
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # prctl(2); kept over exec, lost where a program changes its user
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class WillNotStart(OSError):
     """One line with the last words of the child and where its log is."""
+
+
+def ends_with_this_process() -> Callable[[], None]:
+    """For `preexec_fn`: the kernel kills the child when this process is gone, however it went."""
+    parent = os.getpid()
+
+    def ask_the_kernel() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # gone before that was said
+            os._exit(1)
+
+    return ask_the_kernel
 
 
 class Child:
@@ -55,14 +67,15 @@ class Child:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    async def start(self) -> None:
-        """Returns when it is ready; from then on it is kept alive. Raises WillNotStart."""
+    async def start(self) -> asyncio.Task[None]:
+        """Returns when it is ready, with the task that keeps it alive from then on. Raises WillNotStart."""
         self._life = asyncio.create_task(self._live(), name=f"child {self.name}")
         first = asyncio.create_task(self._was_ready.wait())
         await asyncio.wait({self._life, first}, return_when=asyncio.FIRST_COMPLETED)
         if not first.done():
             first.cancel()
             await self._life  # raises
+        return self._life
 
     async def stop(self) -> None:
         """Asks, then insists; gone with everything that it started when this returns."""
@@ -104,34 +117,29 @@ class Child:
         echo = asyncio.create_task(self._copy_output(process)) if self._echo else None
         died = asyncio.create_task(process.wait())
         ready = asyncio.create_task(self._ready())
+        too_late = False
         try:
             await asyncio.wait({died, ready}, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-            if not died.done():
-                if ready.done():
-                    ready.result()
-                    self._was_ready.set()
-                    await died
-                else:
-                    self._signal(signal.SIGKILL)
-                    await died
-                    return f"was not ready after {READY_TIMEOUT_S:g} s"
-            code = process.returncode or 0
-            return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            if ready.done() and not died.done():
+                ready.result()
+                if self._was_ready.is_set():
+                    self._said(f"the {self.name} is back")
+                self._was_ready.set()
+            elif not died.done():
+                too_late = True
+                self._signal(signal.SIGKILL)
+            code = await died
         finally:
-            for task in (died, ready):
-                task.cancel()
-            self._signal(signal.SIGKILL) if process.returncode is not None else None
-            if echo is not None and process.returncode is not None:
-                await echo
+            died.cancel()
+            ready.cancel()
+        self._signal(signal.SIGKILL)  # what it had started
+        if echo is not None:
+            await echo
+        if too_late:
+            return f"was not ready after {READY_TIMEOUT_S:g} s"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
     async def _spawn(self) -> None:
-        parent = os.getpid()
-
-        def end_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before that was said
-                os._exit(1)
-
         if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
             self._log.replace(self._log.with_suffix(".old.log"))
         with self._log.open("ab") as log:
@@ -142,7 +150,7 @@ class Child:
                 stderr=asyncio.subprocess.STDOUT,
                 env=self._env,
                 start_new_session=True,  # Ctrl-C comes to us alone, and we end them in order
-                preexec_fn=end_with_parent,
+                preexec_fn=ends_with_this_process(),
             )
 
     async def _copy_output(self, process: asyncio.subprocess.Process) -> None:

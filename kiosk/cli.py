@@ -233,6 +233,12 @@ def _add_demo(commands: Any) -> None:
         "--simulated", action="store_true", help="a made-up picture and voice, even where there is a camera"
     )
     parser.add_argument("--dir", type=Path, default=Path(".demo"), help="its folder (default: %(default)s)")
+    parser.add_argument(
+        "--ports",
+        choices=["usual", "auto"],
+        default="usual",
+        help="usual: 8400 and 8480 where they are free; auto: any free ones (default: %(default)s)",
+    )
     parser.add_argument("--verbose", action="store_true", help="show the logs of all parts here")
     parser.set_defaults(run=_demo)
 
@@ -334,7 +340,7 @@ def _devices(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from kiosk.demo import run
 
-    return run(options.dir, simulated=options.simulated, verbose=options.verbose)
+    return run(options.dir, options.simulated, any_ports=options.ports == "auto", verbose=options.verbose)
 
 
 # --- files and logs
