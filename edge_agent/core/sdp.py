@@ -182,16 +182,17 @@ def _canonical(transport: _Transport, media: list[_Media]) -> str:
     lines = ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
     lines.append("a=group:BUNDLE " + " ".join(section.mid for section in media))
     lines.append("a=msid-semantic:WMS *")
-    for index, section in enumerate(media):
-        lines += _media_lines(section)
-        lines += [f"a=ice-ufrag:{transport.ufrag}", f"a=ice-pwd:{transport.password}"]
-        lines += [f"a=fingerprint:sha-256 {transport.fingerprint}", f"a=setup:{transport.setup}"]
-        if index == 0 and transport.candidates:
-            foundations: dict[str, int] = {}
-            for candidate in transport.candidates:
-                lines.append(candidate.line(foundations.setdefault(candidate.foundation, len(foundations) + 1)))
-            # Nothing is trickled. Without any candidate it is left out, so that the far end waits to be found.
-            lines.append("a=end-of-candidates")
+    # Said anew in each section, as aiortc reads a bundle's last one and browsers its first; repeats cost a few bytes.
+    shared = [f"a=ice-ufrag:{transport.ufrag}", f"a=ice-pwd:{transport.password}"]
+    shared += [f"a=fingerprint:sha-256 {transport.fingerprint}", f"a=setup:{transport.setup}"]
+    foundations: dict[str, int] = {}
+    for candidate in transport.candidates:
+        shared.append(candidate.line(foundations.setdefault(candidate.foundation, len(foundations) + 1)))
+    if transport.candidates:
+        # Nothing is trickled. Without any candidate it is left out, so that the far end waits to be found.
+        shared.append("a=end-of-candidates")
+    for section in media:
+        lines += _media_lines(section) + shared
     return "\r\n".join(lines) + "\r\n"
 
 

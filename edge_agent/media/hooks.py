@@ -26,7 +26,7 @@ _stock_host_addresses = aioice.ice.get_host_addresses
 
 def install() -> None:
     """Once, before the first peer connection."""
-    aioice.ice.get_host_addresses = _host_addresses  # type: ignore[assignment]
+    aioice.ice.get_host_addresses = _host_addresses
     aioice.ice.Connection.query_consent = _query_consent  # type: ignore[method-assign]
 
 
@@ -36,7 +36,7 @@ def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
     The stock jitter buffers hold sound back 80 ms and stall 320 ms for one lost packet, and ignore the marker bit of
     pictures; behind them every picture would be decoded in a thread. The kit's own buffers take their place.
     """
-    receiver._RTCRtpReceiver__jitter_buffer = _Tap(sink)
+    receiver._RTCRtpReceiver__jitter_buffer = _Tap(sink)  # type: ignore[attr-defined]
 
 
 async def request_key_frame(receiver: RTCRtpReceiver, ssrc: int) -> None:

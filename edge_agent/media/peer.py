@@ -11,7 +11,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from aiortc import (
@@ -181,9 +180,7 @@ class Leg:
             self._start(self._watch())
             self._owner.connected(self)
         elif state == "failed":
-            self._lost(
-                "no path to the far end was found" if not self.is_connected else "the path to the far end is gone"
-            )
+            self._lost("the path to the far end is gone" if self.is_connected else "no path to the far end was found")
         elif state == "closed":
             self._lost("the far end closed it")
 

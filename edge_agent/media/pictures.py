@@ -63,7 +63,7 @@ class PictureAssembler:
         return self._whole_pictures(now)
 
     def _whole_pictures(self, now: float) -> list[EncodedPicture]:
-        pictures = []
+        pictures: list[EncodedPicture] = []
         while True:
             if self.wants_key_frame and not self._skip_to_key_frame():
                 return pictures

@@ -174,12 +174,8 @@ class PlayoutBuffer:
             return
         least, self._window_least, self._window_pulls = self._window_least, None, 0
         spare = BLOCK_SAMPLES + self._spare
-        if least > spare + SLACK_SAMPLES:
-            self._correction = least - spare
-        elif least < BLOCK_SAMPLES + self._spare // 2:
-            self._correction = least - spare
-        else:
-            self._correction = 0
+        far_off = least > spare + SLACK_SAMPLES or least < BLOCK_SAMPLES + self._spare // 2
+        self._correction = least - spare if far_off else 0
         self._spare = max(SPARE_SAMPLES, self._spare - SPARE_DECAY_SAMPLES)
 
     def _corrected(self, frame: Samples) -> Samples:

@@ -42,6 +42,8 @@ Block = NDArray[np.int16]
 def run(socket_path: Path, settings: KioskSettings) -> int:
     """Until the agent closes the socket, or dies. Returns the exit code."""
     _die_with_parent()
+    for library in ("aioice", "aiortc"):  # they log every check, with addresses
+        logging.getLogger(library).setLevel(logging.WARNING)
     return asyncio.run(_run(socket_path, settings))
 
 
@@ -97,7 +99,10 @@ class MediaProcess:
             present=wanted.microphone != "none",
         )
         self._speaker = SpeakerMixer(
-            lambda: devices.open_speaker(wanted.speaker), self._device_changed, present=wanted.speaker != "none"
+            lambda: devices.open_speaker(wanted.speaker),
+            self._device_changed,
+            present=wanted.speaker != "none",
+            stays_open=wanted.speaker.startswith("wav:"),  # a file would begin anew
         )
 
     async def start(self) -> None:
@@ -156,6 +161,7 @@ class MediaProcess:
     # --- calls
 
     async def _start_call(self, frame: ipc.StartCall) -> None:
+        await asyncio.to_thread(_load_calls)
         from edge_agent.media.peer import Leg
 
         if frame.call != self._call:
@@ -345,7 +351,7 @@ class MediaProcess:
 
 def _load_calls() -> None:
     """Half a second of imports that the start need not wait for, nor the first call."""
-    from edge_agent.media import hooks, peer  # noqa: F401
+    from edge_agent.media import hooks, peer  # noqa: F401 - for what importing it brings in
 
     hooks.install()
 

@@ -108,10 +108,17 @@ class Prompt:
 
 
 class SpeakerMixer:
-    def __init__(self, open_speaker: Callable[[], Speaker], changed: Callable[[], None], present: bool = True) -> None:
+    def __init__(
+        self,
+        open_speaker: Callable[[], Speaker],
+        changed: Callable[[], None],
+        present: bool = True,
+        stays_open: bool = False,
+    ) -> None:
+        """`present=False`: the configuration says that there is none, so it is not looked for again."""
         self.state = DeviceState("speaker", changed)
         self._open = open_speaker
-        self._present = present
+        self._present, self._stays_open = present, stays_open
         self._call: CallSound | None = None
         self._prompt: Prompt | None = None
         self._wake = threading.Condition()
@@ -152,8 +159,9 @@ class SpeakerMixer:
         clock = time.monotonic()
         while not self._closed:
             if self._call is None and self._prompt is None:
-                if speaker is not None and time.monotonic() - last_use > LINGER_S:
-                    speaker = _closed(speaker)
+                if speaker is not None and not self._stays_open and time.monotonic() - last_use > LINGER_S:
+                    _close(speaker)
+                    speaker = None
                 with self._wake:
                     retry = RETRY_S if self._present and self.state.error is not None else None
                     timeout = 0.5 if speaker is not None else retry
@@ -176,12 +184,13 @@ class SpeakerMixer:
                 speaker.write(block)
             except Exception as error:  # a driver may raise anything; the call goes on
                 self.state.set(describe(error))
-                speaker = _closed(speaker)
+                _close(speaker)
+                speaker = None
                 continue
             if heard is not None:
                 heard.sound_heard()
         if speaker is not None:
-            _closed(speaker)
+            _close(speaker)
 
     def _opened(self) -> Speaker | None:
         try:
@@ -210,7 +219,7 @@ class SpeakerMixer:
         return np.clip(mixed, -32768, 32767).astype(np.int16), heard
 
 
-def _closed(speaker: Speaker) -> None:
+def _close(speaker: Speaker) -> None:
     try:
         speaker.close()
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -75,7 +76,7 @@ class SoundDecoder:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
-class MicrophoneTrack(MediaStreamTrack):  # type: ignore[misc]
+class MicrophoneTrack(MediaStreamTrack):
     """`hear` is the microphone's user; encoding happens in its thread."""
 
     kind = "audio"
@@ -83,7 +84,7 @@ class MicrophoneTrack(MediaStreamTrack):  # type: ignore[misc]
     def __init__(self, held: bool) -> None:
         super().__init__()
         self.held = held
-        self._loop = asyncio.get_running_loop()
+        self._event_loop = asyncio.get_running_loop()
         self._encoder: SoundEncoder | None = None
         self._packets: deque[bytes] = deque(maxlen=QUEUED_BLOCKS)
         self._arrived = asyncio.Event()
@@ -96,13 +97,13 @@ class MicrophoneTrack(MediaStreamTrack):  # type: ignore[misc]
         else:
             self._encoder = self._encoder or SoundEncoder(SOUND_BPS)
             packets = self._encoder.encode(block)
-        self._loop.call_soon_threadsafe(self._take, packets)
+        self._event_loop.call_soon_threadsafe(self._take, packets)
 
     def _take(self, packets: list[bytes]) -> None:
         self._packets.extend(packets)
         self._arrived.set()
 
-    async def recv(self) -> Packet:
+    async def recv(self) -> Packet[Any]:
         if self.readyState != "live":
             raise MediaStreamError
         if not await self._microphone_gives():
@@ -118,7 +119,7 @@ class MicrophoneTrack(MediaStreamTrack):  # type: ignore[misc]
             self._silent_until = None
             return True
         self._arrived.clear()
-        now = self._loop.time()
+        now = self._event_loop.time()
         wait = MICROPHONE_WAIT_S if self._silent_until is None else max(0.0, self._silent_until - now)
         try:
             async with asyncio.timeout(wait):
@@ -133,7 +134,7 @@ class MicrophoneTrack(MediaStreamTrack):  # type: ignore[misc]
         return True
 
 
-class CameraTrack(MediaStreamTrack):  # type: ignore[misc]
+class CameraTrack(MediaStreamTrack):
     """`see` is the camera's user. Only the newest picture is ever sent."""
 
     kind = "video"
@@ -142,7 +143,7 @@ class CameraTrack(MediaStreamTrack):  # type: ignore[misc]
         super().__init__()
         self.held = held
         self.pictures_sent = 0
-        self._loop = asyncio.get_running_loop()
+        self._event_loop = asyncio.get_running_loop()
         self._newest: Picture | None = None
         self._arrived = asyncio.Event()
         self._started_at: float | None = None
@@ -150,7 +151,7 @@ class CameraTrack(MediaStreamTrack):  # type: ignore[misc]
 
     def see(self, picture: Picture) -> None:
         if not self.held:
-            self._loop.call_soon_threadsafe(self._take, picture)
+            self._event_loop.call_soon_threadsafe(self._take, picture)
 
     def _take(self, picture: Picture) -> None:
         self._newest = picture
@@ -159,10 +160,10 @@ class CameraTrack(MediaStreamTrack):  # type: ignore[misc]
     async def recv(self) -> Frame:
         if self.readyState != "live":
             raise MediaStreamError
-        await self._arrived.wait()
-        self._arrived.clear()
-        assert self._newest is not None
-        picture, self._newest = self._newest, None
+        while (picture := self._newest) is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._newest = None
         if self._started_at is None:
             self._started_at = picture.captured_at
         frame = av.VideoFrame.from_ndarray(picture.pixels, format="bgr24")
