@@ -175,6 +175,7 @@ def _keep_known_codecs(media: _Media) -> None:
     # One codec of a kind, with its retransmissions: whoever lists more of them prefers the first.
     rtx = [n for n in media.payload_types if media.codecs[n].startswith("rtx/") and media.fmtp[n] == f"apt={main}"]
     media.payload_types = [main, *rtx[:1]]
+    media.feedback = {main: media.feedback.get(main, set())}
     del media.ssrcs[len(media.payload_types) :]
 
 
@@ -271,11 +272,13 @@ def _read_candidate(transport: _Transport, value: str) -> None:
             return
     elif fields[2].lower() != "udp":
         return
+    if (address := _address(fields[4])) is None:
+        return
     candidate = _Candidate(
         foundation=fields[0],
         transport=fields[2].lower(),
         priority=_number(fields[3], 2**32 - 1),
-        address=_address(fields[4]),
+        address=address,
         port=_number(fields[5], 65535),
         type=fields[7],
         tcp_type=tcp_type,
@@ -309,17 +312,15 @@ def _read_rtpmap(media: _Media, value: str) -> None:
 def _read_feedback(media: _Media, value: str) -> None:
     number, _, kind = value.partition(" ")
     if kind.strip() in _FEEDBACK:
-        numbers = media.payload_types if number == "*" else [_number(number, 127)]
-        for each in numbers:
-            if each in media.codecs and not media.codecs[each].startswith("rtx/"):
-                media.feedback.setdefault(each, set()).add(kind.strip())
+        for each in media.payload_types if number == "*" else [_number(number, 127)]:
+            media.feedback.setdefault(each, set()).add(kind.strip())
 
 
 def _read_fmtp(media: _Media, value: str) -> None:
     number, _, parameters = value.partition(" ")
     parameters = parameters.replace("; ", ";").strip()
-    if _number(number, 127) in media.codecs and _FMTP.fullmatch(parameters):
-        media.fmtp[int(number)] = parameters
+    if _FMTP.fullmatch(parameters):
+        media.fmtp[_number(number, 127)] = parameters
 
 
 def _read_ssrc(media: _Media, value: str) -> None:
@@ -365,13 +366,14 @@ def _number(text: str, most: int) -> int:
     return int(text)
 
 
-def _address(text: str) -> str:
+def _address(text: str) -> str | None:
+    """None for what only a name server could tell."""
     if _MDNS_NAME.fullmatch(text):
         return text
     try:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
-        raise SdpError(f"found {text[:50]!r} where an address belongs") from None
+        return None
 
 
 # What is likely stands last: distances are shorter there. Never edited within a FORMAT.
