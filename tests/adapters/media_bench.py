@@ -98,7 +98,11 @@ class MediaBench:
         self._link.send(frame)
 
     async def expect(
-        self, kind: type[Frame], matching: Callable[[Frame], bool] = lambda _: True, timeout: float = 15.0, after: int = 0
+        self,
+        kind: type[Frame],
+        matching: Callable[[Frame], bool] = lambda _: True,
+        timeout: float = 15.0,
+        after: int = 0,
     ) -> Frame:
         """The first such frame, come or to come; `after` skips the frames before that index."""
 
@@ -149,9 +153,7 @@ class FarEnd:
     """Stock aiortc in the doctor's place: speaks `speech` in a loop, shows numbered pictures, keeps what it gets."""
 
     def __init__(self, speech: NDArray[np.int16], rate: int = 15) -> None:
-        self.connection = RTCPeerConnection(
-            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.sound = LoopedSound(speech)
         self.picture = NumberedPictures(rate)
         self.connection.addTrack(self.sound)
