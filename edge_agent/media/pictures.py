@@ -52,6 +52,7 @@ class PictureAssembler:
         """`data` without the payload descriptor; `starts` is its S bit with partition 0."""
         if self._newest is None:
             self._newest = sequence_number
+            self._next = sequence_number - 2**15  # the first packets may come in another order
         position = self._newest + (sequence_number - self._newest + 2**15) % 2**16 - 2**15
         self._newest = max(self._newest, position)
         if position < self._next:

@@ -79,6 +79,8 @@ class PlayoutBuffer:
         if self._starved_samples and position > self._next:
             # What was due while nothing came has been heard as silence: it is not owed a second time.
             self._next = min(position, self._next + self._starved_samples)
+        if self._filling and 0 < self._next - position <= START_SAMPLES:
+            self._next = position  # the first packets came in another order
         if position < self._next:
             self.late += 1
             return

@@ -101,7 +101,7 @@ class MediaBench:
         self,
         kind: type[Frame],
         matching: Callable[[Frame], bool] = lambda _: True,
-        timeout: float = 15.0,
+        within_s: float = 15.0,
         after: int = 0,
     ) -> Frame:
         """The first such frame, come or to come; `after` skips the frames before that index."""
@@ -109,17 +109,17 @@ class MediaBench:
         def find() -> Frame | None:
             return next((f for _, f in self.frames[after:] if isinstance(f, kind) and matching(f)), None)
 
-        async with asyncio.timeout(timeout), self._news:
+        async with asyncio.timeout(within_s), self._news:
             await self._news.wait_for(lambda: find() is not None)
         found = find()
         assert found is not None
         return found
 
-    async def expect_pictures(self, count: int, timeout: float = 20.0, after: int = 0) -> list[ipc.FarPicture]:
+    async def expect_pictures(self, count: int, within_s: float = 20.0, after: int = 0) -> list[ipc.FarPicture]:
         def pictures() -> list[ipc.FarPicture]:
             return [frame for _, frame in self.frames[after:] if isinstance(frame, ipc.FarPicture)]
 
-        async with asyncio.timeout(timeout), self._news:
+        async with asyncio.timeout(within_s), self._news:
             await self._news.wait_for(lambda: len(pictures()) >= count)
         return pictures()
 
