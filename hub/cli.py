@@ -1,11 +1,11 @@
-"""`teleconsult hub …`: argparse in, one line and an exit code out (0 done, 1 failed, 2 wrong usage)."""
+"""`teleconsult hub …`: what the command line says becomes a call. Errors go up: `kiosk.cli` says them in one line."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
-import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,32 @@ import segno
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edge_agent.core.settings import SettingsError
+from edge_agent.core.joining import join_link
 from hub import accounts, app
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
-from hub.enrol import Enrolment, join_link
+from hub.enrol import Enrolment
 from hub.records import Doctor, Kiosk
 
-DONE, FAILED = 0, 1
 
-_EXAMPLES = """\
-examples:
-  teleconsult hub run --config /etc/teleconsult/hub.toml
-  teleconsult hub invite --site "Clinic by the river" --count 3
-  teleconsult hub account add "Dr. Asha"
-"""
-
-
-def add_arguments(subparsers: Any) -> None:
-    """Add `hub` to the command; its `run` default takes the parsed arguments and returns an exit code."""
-    hub = subparsers.add_parser(
-        "hub",
-        help="the hub: waiting room, inbox, doctor's console",
-        description="The hub: waiting room, inbox, doctor's console.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(
+    hub: argparse.ArgumentParser, default_config: Path, start_logging: Callable[[str, bool], None]
+) -> None:
+    """Add the hub's actions to the parser of `teleconsult hub`. Each leaves a `run` that takes the parsed arguments;
+    without --config it reads `default_config` where that is there. `start_logging` takes level and --debug."""
     actions = hub.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, function: Any, text: str, under: Any = actions) -> argparse.ArgumentParser:
+        def run(arguments: argparse.Namespace) -> int:
+            file = arguments.config or (default_config if default_config.exists() else None)
+            return int(function(arguments, read_hub_settings(file)) or 0)
+
         parser: argparse.ArgumentParser = under.add_parser(name, help=text, description=text)
-        parser.add_argument("--config", type=Path, metavar="FILE", help="the hub's TOML file (default: all defaults)")
-        parser.set_defaults(run=lambda arguments: _in_one_line(function, arguments))
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help=f"the hub's TOML file (default: {default_config})"
+        )
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
+        parser.set_defaults(run=run, start_logging=start_logging)
         return parser
 
     action("run", _run, "Run the hub until it is stopped.")
@@ -67,20 +61,8 @@ def add_arguments(subparsers: Any) -> None:
     action("list", _account_list, "List the accounts.", kinds)
 
 
-def _in_one_line(function: Any, arguments: argparse.Namespace) -> int:
-    try:
-        return int(function(arguments, read_hub_settings(arguments.config)) or DONE)
-    except (SettingsError, accounts.AccountError, OSError) as error:
-        print(f"teleconsult hub: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return DONE
-
-
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    logging.basicConfig(
-        level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    arguments.start_logging(settings.log.level, arguments.debug)
     app.run(settings)
 
 

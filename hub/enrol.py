@@ -1,51 +1,33 @@
 """Joining: an invitation on paper or as a QR code becomes a kiosk's identity, once.
 
-The code is base32 of 20 bytes, in groups of four: the first 10 bytes of the CA certificate's SHA-256 (DER), then a
-10-byte token. A kiosk fetches `GET /ca.pem` from whoever answers at the address, holds it against the first half,
-and speaks TLS with that CA alone when it hands in the second at `POST /join`; so a wrong address learns nothing. The
-hub knows a token by its hash, takes it once, and for 14 days.
+The code itself is in `edge_agent.core.joining`. A kiosk fetches `GET /ca.pem` from whoever answers at the address,
+holds it against the code's fingerprint, and speaks TLS with that CA alone when it hands in the token at `POST /join`;
+so a wrong address learns nothing. The hub knows a token by its hash, takes it once, and for 14 days.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import secrets
 from collections.abc import Callable
-from urllib.parse import quote
 
-import msgspec
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
+from edge_agent.core.joining import FINGERPRINT_BYTES, TOKEN_BYTES, JoinCode, JoinReply, encode_code
 from hub import broker
 from hub.authority import Authority
 from hub.config import HubSettings
 from hub.database import Database
 from hub.records import Invitation, Kiosk
 
-FINGERPRINT_BYTES = 10
-TOKEN_BYTES = 10
 VALID_MS = 14 * 86_400_000
 
 
 class JoinRefused(ValueError):
     """For whoever stands at the kiosk: what is wrong with the code, and what to do."""
-
-
-class Joined(msgspec.Struct, frozen=True):
-    """The answer to `POST /join`. Without `tls` the broker is on the kiosk's own machine."""
-
-    kiosk: str
-    host: str
-    port: int
-    tls: bool
-    username: str
-    password: str
-    ca: str  # PEM
-    site: str
 
 
 class Enrolment:
@@ -62,9 +44,9 @@ class Enrolment:
         """A new code for a kiosk at this site."""
         token = secrets.token_bytes(TOKEN_BYTES)
         self._database.do(_keep_invitation, _hash(token), site, self._now_ms() + VALID_MS)
-        return code(self._authority.fingerprint, token)
+        return encode_code(JoinCode(self._authority.fingerprint[:FINGERPRINT_BYTES], token))
 
-    async def join(self, token: str, wanted_id: str) -> Joined:
+    async def join(self, token: str, wanted_id: str) -> JoinReply:
         """Use the token up; the broker knows the kiosk when this returns. Raises JoinRefused, BrokerError."""
         raw = parse_token(token)
         password = secrets.token_urlsafe(24)
@@ -78,32 +60,14 @@ class Enrolment:
         kiosk, site = await self._database.run(use)
         broker.reload(folder)
         host, port, tls = self._settings.kiosk_broker
-        return Joined(kiosk, host, port, tls, kiosk, password, self._authority.pem, site)
-
-
-def code(fingerprint: bytes, token: bytes) -> str:
-    text = base64.b32encode(fingerprint[:FINGERPRINT_BYTES] + token).decode()
-    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
+        return JoinReply(kiosk, host, port, tls, kiosk, password, self._authority.pem, site)
 
 
 def parse_token(text: str) -> bytes:
-    """From the token's hex, its base32, or the whole code as typed. Raises JoinRefused."""
-    plain = re.sub(r"[\s-]", "", text).upper()
-    if re.fullmatch(r"[0-9A-F]{20}", plain):
-        return bytes.fromhex(plain)
-    try:
-        raw = base64.b32decode(plain)
-    except ValueError:
-        raw = b""
-    if len(raw) not in (TOKEN_BYTES, FINGERPRINT_BYTES + TOKEN_BYTES):
-        raise JoinRefused("This is not a code of a hub; it has 8 groups of 4 letters and digits.")
-    return raw[-TOKEN_BYTES:]
-
-
-def join_link(host: str, port: int, invitation: str) -> str:
-    """What the QR code says."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"teleconsult:join?h={quote(address, safe=':[]')}&c={invitation}"
+    """From its hex. Raises JoinRefused."""
+    if not re.fullmatch(rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}", text):
+        raise JoinRefused("This is not a hub's code. Copy it from `teleconsult hub invite`.")
+    return bytes.fromhex(text)
 
 
 def _hash(token: bytes) -> str:

@@ -31,6 +31,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from edge_agent.core.joining import JoinRequest
 from hub import accounts, cases, console_socket, views
 from hub.config import HubSettings
 from hub.database import explain
@@ -66,11 +67,6 @@ HEADERS = {
 class Login(msgspec.Struct):
     name: str
     password: str
-
-
-class Join(msgspec.Struct):
-    token: str
-    kiosk: str = ""  # the id it would like, as when it is set up anew
 
 
 class Web:
@@ -237,7 +233,7 @@ class Web:
     # --- joining
 
     async def join(self, request: Request) -> Response:
-        wanted = await _body(request, Join)
+        wanted = await _body(request, JoinRequest)
         address, now = request.client.host if request.client else "", time.monotonic()
         if self._joins.exceeded(address, now):
             return _error(429, "Too many wrong codes. Wait five minutes, then try again.")
