@@ -1,14 +1,14 @@
-"""The hub, put together: database, broker's configuration, MQTT link, waiting room, web. The one place that knows
-all."""
+"""The hub, put together: database, broker's configuration, MQTT link, waiting room, web."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
+import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -74,7 +74,9 @@ async def _serve(
 ) -> None:
     files = FileStore(settings.data_dir / "files")
     switchboard = Switchboard(settings, database, files)
-    intake = Intake(database, files, switchboard.calls, settings.store, switchboard.deliver)
+    intake = Intake(
+        database, files, switchboard.calls, switchboard.replies, settings.store, switchboard.deliver
+    )  # fmt: skip
     link = Link(settings, intake.put, switchboard.noticed, switchboard.link_up)
     switchboard.publish = link.publish
     enrolment = Enrolment(settings, database, authority, now_ms)
@@ -89,83 +91,64 @@ async def _serve(
 
     web = Web(settings, switchboard, enrolment, health)
     server = _Server(_uvicorn_config(settings, authority, web))
+    listening = _listen(settings)
+
+    def stop() -> None:
+        server.should_exit = True
+        switchboard.close_all()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     await switchboard.start()
     async with asyncio.TaskGroup() as tasks:
         parts = [
-            tasks.create_task(part, name=name)
-            for name, part in {
-                "waiting room": switchboard.run(),
-                "intake": intake.run(),
-                "upkeep": switchboard.run_upkeep(),
-                "broker link": link.run(),
-            }.items()
-        ]
-        try:
-            await _until_stopped(settings, server, switchboard, ready)
-        finally:
-            switchboard.close_all()
-            with suppress(Exception):
-                await link.say_offline()
-            for part in parts:
-                part.cancel()
-
-
-async def _until_stopped(
-    settings: HubSettings, server: _Server, switchboard: Switchboard, ready: Callable[[str], None] | None
-) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop, switchboard)
-    serving = asyncio.create_task(server.serve())
-    started = asyncio.create_task(server.listening.wait())
-    await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
-    if started.done():
-        address = server.address(settings)
+            tasks.create_task(part)
+            for part in (switchboard.run(), switchboard.run_upkeep(), intake.run(), link.run())
+        ]  # fmt: skip
+        address = _address(settings, listening.getsockname()[1])
         log.info("hub ready address=%s process=%s", address, settings.broker.process)
         if ready is not None:
             ready(address)
-    started.cancel()
-    await serving
+        try:
+            await server.serve([listening])
+        finally:
+            await link.say_offline()
+            for part in parts:
+                part.cancel()
     log.info("hub stopped")
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn in a loop that is not its own: signals are the hub's, a port that is taken is an error."""
+    """Uvicorn without signals of its own: they are the hub's."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-    def stop(self, switchboard: Switchboard) -> None:
-        switchboard.close_all()
-        self.should_exit = True
 
-    def address(self, settings: HubSettings) -> str:
-        port = self.servers[0].sockets[0].getsockname()[1]
-        host = settings.listen.names[0] if settings.listen.names else settings.listen.host
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if settings.serves_https else 'http'}://{host}:{port}"
+def _listen(settings: HubSettings) -> socket.socket:
+    """Raises OSError with a line that names the setting."""
+    host, port = settings.listen.host, settings.listen.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"the hub cannot listen on {host} port {port}: {reason}; see listen.host and listen.port, and whether "
+            "another hub runs"
+        ) from None
 
-    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        try:
-            await self._serve(None)
-        except SystemExit:  # uvicorn's way to say that it could not bind, which it has logged
-            raise OSError(
-                f"cannot listen on {self.config.host} port {self.config.port}: is another hub running? See listen.port"
-            ) from None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(None)
-        if self.started:
-            self.listening.set()
+def _address(settings: HubSettings, port: int) -> str:
+    host = settings.listen.names[0] if settings.listen.names else settings.listen.host
+    return f"{'https' if settings.serves_https else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _uvicorn_config(settings: HubSettings, authority: Authority, web: Web) -> uvicorn.Config:
     own = settings.serves_https and not settings.listen.tls_cert
     return uvicorn.Config(
         web.app(),
-        host=settings.listen.host,
-        port=settings.listen.port,
         ssl_certfile=(str(authority.cert_path) if own else settings.listen.tls_cert or None),
         ssl_keyfile=(str(authority.key_path) if own else settings.listen.tls_key or None),
         lifespan="off",

@@ -7,6 +7,8 @@ kiosk comes online, and again from time to time while the kiosk is online and si
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -17,7 +19,8 @@ from hub.outgoing import Outgoing
 from hub.records import AdviceGiven, CaseFile, Consult, Content, Downlink, Kiosk
 
 CHUNKS_IN_FLIGHT = 3
-RESEND_CHUNK_AFTER_MS = 10_000  # not acknowledged by a `Have`: the link dropped it
+PUMP_MS = 1_000  # a kiosk that says no `Have` between has them a few a second
+RESEND_CHUNK_AFTER_MS = 60_000  # no `Have` has named it: the link dropped it
 REMIND_AFTER_MS = 30_000  # no receipt from a kiosk that is online
 
 
@@ -104,12 +107,26 @@ def online_kiosks_with_waiting(session: Session) -> list[str]:
     return list(session.scalars(online))
 
 
+@dataclass
+class _Transfer:
+    consult: bytes
+    size: int
+    held: ByteRanges
+    sent_at_ms: dict[int, int] = field(default_factory=dict)  # by offset
+    in_flight: set[int] = field(default_factory=set)  # offsets that no `Have` has named yet
+    last_ms: int = 0
+
+
 class ReplySender:
     """Which chunks of replies are under way. Memory only: a kiosk's next `Have` rebuilds it."""
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
-        self._sent_at_ms: dict[tuple[str, str], dict[int, int]] = {}
+        self._transfers: dict[tuple[str, str], _Transfer] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._transfers)
 
     def has(self, session: Session, out: Outgoing, kiosk: str, consult: bytes, have: wire.Have, now_ms: int) -> None:
         """The kiosk says what it holds of a reply: send the next chunks, or note that it has all."""
@@ -122,30 +139,36 @@ class ReplySender:
         if advice is None:
             return
         if have.complete:
-            self._sent_at_ms.pop((kiosk, digest), None)
+            self._transfers.pop((kiosk, digest), None)
             advice.reply_delivered = True
             out.cases.add(advice.consult_id)
             return
         size = session.get_one(Content, (kiosk, digest)).size
-        held = ByteRanges(_sane(have.ranges, size))
-        under_way = {
-            offset: at_ms
-            for offset, at_ms in self._sent_at_ms.get((kiosk, digest), {}).items()
-            if at_ms + RESEND_CHUNK_AFTER_MS > now_ms and not held.covers(offset, min(offset + 1, size))
-        }
-        for offset, length in _chunks(held, size):
-            if len(under_way) >= CHUNKS_IN_FLIGHT:
+        transfer = self._transfers.setdefault((kiosk, digest), _Transfer(consult, size, ByteRanges()))
+        transfer.held = ByteRanges((start, end) for start, end in have.ranges if 0 <= start < end <= size)
+        self._send_next(out, kiosk, digest, transfer, now_ms)
+
+    def pump(self, out: Outgoing, now_ms: int) -> None:
+        """From time to time: go on where no `Have` asks; forget what was sent to its end."""
+        for (kiosk, digest), transfer in list(self._transfers.items()):
+            if now_ms - transfer.last_ms >= PUMP_MS:
+                transfer.in_flight.clear()
+                self._send_next(out, kiosk, digest, transfer, now_ms)
+            if now_ms - transfer.last_ms >= RESEND_CHUNK_AFTER_MS:
+                del self._transfers[kiosk, digest]  # the next manifest begins it anew
+
+    def _send_next(self, out: Outgoing, kiosk: str, digest: str, transfer: _Transfer, now_ms: int) -> None:
+        transfer.in_flight = {at for at in transfer.in_flight if not transfer.held.covers(at, at + 1)}
+        for offset, length in _chunks(transfer.held, transfer.size):
+            if len(transfer.in_flight) >= CHUNKS_IN_FLIGHT:
                 break
-            if offset not in under_way:
-                under_way[offset] = now_ms
-                data = self._files.read(kiosk, digest, offset, length)
-                chunk = wire.Chunk(have.digest, offset, data)
-                out.to_kiosk(kiosk, wire.Message(chunk, consult, sent_at_ms=now_ms))
-        self._sent_at_ms[kiosk, digest] = under_way
-
-
-def _sane(ranges: tuple[tuple[int, int], ...], size: int) -> list[tuple[int, int]]:
-    return [(start, end) for start, end in ranges if 0 <= start < end <= size]
+            if now_ms - transfer.sent_at_ms.get(offset, -RESEND_CHUNK_AFTER_MS) < RESEND_CHUNK_AFTER_MS:
+                continue
+            data = self._files.read(kiosk, digest, offset, length)
+            chunk = wire.Chunk(bytes.fromhex(digest), offset, data)
+            out.to_kiosk(kiosk, wire.Message(chunk, transfer.consult, sent_at_ms=now_ms))
+            transfer.sent_at_ms[offset] = transfer.last_ms = now_ms
+            transfer.in_flight.add(offset)
 
 
 def _chunks(held: ByteRanges, size: int) -> list[tuple[int, int]]:

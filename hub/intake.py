@@ -53,12 +53,13 @@ class Intake:
         database: Database,
         files: FileStore,
         calls: Calls,
+        replies: downlink.ReplySender,
         store: StoreSection,
         deliver: Callable[[Outgoing], Awaitable[None]],
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._database, self._files, self._calls, self._store = database, files, calls, store
-        self._replies = downlink.ReplySender(files)
+        self._replies = replies
         self._deliver = deliver
         self._now_ms = now_ms
         self._queue: asyncio.Queue[Arrival] = asyncio.Queue()

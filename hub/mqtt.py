@@ -143,8 +143,12 @@ class Link:
 
     async def say_offline(self) -> None:
         """Before an orderly stop; the last will says it after any other."""
-        if self._client is not None:
+        if self._client is None:
+            return
+        try:
             await self._client.publish(self._status_topic, self._status(online=False), qos=1, retain=True, timeout=2)
+        except aiomqtt.MqttError as error:
+            log.warning("not said to the broker that this hub stops: %s", _reason(error))
 
     def _status(self, online: bool) -> bytes:
         now_ms = int(time.time() * 1000)

@@ -86,6 +86,7 @@ class Switchboard:
         self.settings, self.database, self.files = settings, database, files
         self.now_ms = now_ms
         self.calls = calls.Calls(settings.ice)
+        self.replies = downlink.ReplySender(files)
         self.publish: Callable[[str, bytes], None] = lambda _topic, _payload: None  # the MQTT link's, once it is up
         self._process = settings.broker.process
         self._rules = waiting.Rules(
@@ -333,12 +334,17 @@ class Switchboard:
             greet(session, out, self.calls, kiosk, self.now_ms())
 
     async def run_upkeep(self) -> None:
-        """For ever: say that our consoles live, clear away those of dead processes, remind silent kiosks."""
-        failed = False
+        """For ever: say that our consoles live, clear away those of dead processes, remind silent kiosks; and go on
+        with replies that no `Have` asks for."""
+        failed, next_upkeep = False, time.monotonic() + HEARTBEAT_S
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(downlink.PUMP_MS / 1000)
             try:
-                await self.do(self._upkeep, [page.id for page in self._consoles.values()])
+                if self.replies.busy:
+                    await self.do(lambda _session, out: self.replies.pump(out, self.now_ms()))
+                if time.monotonic() >= next_upkeep:
+                    next_upkeep = time.monotonic() + HEARTBEAT_S
+                    await self.do(self._upkeep, [page.id for page in self._consoles.values()])
                 failed = False
             except Exception as error:
                 if not failed:
