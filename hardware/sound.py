@@ -47,7 +47,7 @@ class DeviceMicrophone:
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(rate, channels, SAMPLE_RATE_HZ, 1)
         )
         self._rest = np.empty(0, np.int16)
-        self._stream = _Stream("RawInputStream", device, rate, channels, self._take)
+        self._stream = _Stream("RawInputStream", device, rate, channels, self._take, self._changed)
 
     def read(self) -> NDArray[np.int16]:
         while True:
@@ -61,12 +61,10 @@ class DeviceMicrophone:
 
     def close(self) -> None:
         self._stream.close()
-        with self._changed:
-            self._changed.notify_all()
 
     def _next_block(self) -> NDArray[np.int16]:
         with self._changed:
-            self._changed.wait_for(lambda: self._blocks or self._stream.closed, SILENT_DEVICE_S)
+            self._changed.wait_for(lambda: self._blocks or self._stream.over, SILENT_DEVICE_S)
             if self._stream.closed:
                 raise SoundUnavailable("the microphone is closed")
             if not self._blocks:
@@ -89,7 +87,7 @@ class DeviceSpeaker:
         self._convert = (
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(SAMPLE_RATE_HZ, 1, rate, channels)
         )
-        self._stream = _Stream("RawOutputStream", device, rate, channels, self._give)
+        self._stream = _Stream("RawOutputStream", device, rate, channels, self._give, self._changed)
 
     def write(self, samples: NDArray[np.int16]) -> None:
         for start in range(0, len(samples), BLOCK_SAMPLES):
@@ -98,18 +96,16 @@ class DeviceSpeaker:
                 piece = self._convert(piece)
             with self._changed:
                 fits = self._changed.wait_for(
-                    lambda: len(self._queue) <= self._limit_bytes or self._stream.closed, SILENT_DEVICE_S
+                    lambda: len(self._queue) <= self._limit_bytes or self._stream.over, SILENT_DEVICE_S
                 )
                 if self._stream.closed:
                     raise SoundUnavailable("the speaker is closed")
-                if not fits:
+                if not fits or self._stream.over:
                     raise _gone("speaker", self._name)
                 self._queue += piece.tobytes()
 
     def close(self) -> None:
         self._stream.close()
-        with self._changed:
-            self._changed.notify_all()
 
     def _give(self, out: Any, _frames: int, _time: Any, _status: Any) -> None:
         with self._changed:
@@ -146,18 +142,24 @@ def _gone(kind: str, name: str) -> SoundUnavailable:
 
 # --- PortAudio
 
-_lock = threading.Lock()
+_opening = threading.Lock()  # between two starts of PortAudio its device numbers stand still
+_counting = threading.Lock()
 _open_streams = 0
 
 
 class _Stream:
-    """A started stream of PortAudio, counted so that its device list can be made afresh between streams."""
+    """A started stream of PortAudio, counted so that its device list can be made afresh between streams. `changed` is
+    notified when it is over: closed here, or ended by PortAudio because the device failed."""
 
-    def __init__(self, kind: str, device: SoundDevice, rate: int, channels: int, callback: Any) -> None:
+    def __init__(
+        self, kind: str, device: SoundDevice, rate: int, channels: int, callback: Any, changed: threading.Condition
+    ) -> None:
         global _open_streams
         portaudio = _portaudio()
+        self.over = False
         self.closed = False
         self._name = device.name
+        self._changed = changed
         self._stream = getattr(portaudio, kind)(
             samplerate=rate,
             blocksize=round(rate * BLOCK_S),
@@ -166,19 +168,21 @@ class _Stream:
             dtype="int16",
             latency=DEVICE_LATENCY_S,
             callback=callback,
+            finished_callback=self._end,
         )
         try:
             self._stream.start()
         except portaudio.PortAudioError:
             self._stream.close()
             raise
-        with _lock:
+        with _counting:
             _open_streams += 1
 
     def close(self) -> None:
         if self.closed:
             return
         self.closed = True
+        self._end()
         # PortAudio can hang over a device that was pulled out; that must not hang the caller.
         closing = threading.Thread(target=self._close, name="sound-close", daemon=True)
         closing.start()
@@ -191,8 +195,13 @@ class _Stream:
         with contextlib.suppress(_portaudio().PortAudioError):
             self._stream.abort()
         self._stream.close(ignore_errors=True)
-        with _lock:
+        with _counting:
             _open_streams -= 1
+
+    def _end(self) -> None:
+        with self._changed:
+            self.over = True
+            self._changed.notify_all()
 
 
 def open_microphone_device(name: str | None) -> DeviceMicrophone:
@@ -207,32 +216,33 @@ def open_speaker_device(name: str | None) -> DeviceSpeaker:
 
 def device_names(kind: str) -> list[str]:
     """Stable names of the `input` or `output` devices, the system's own choice first."""
-    _refresh()
-    return [device.name for device in _devices(kind)]
+    with _opening:
+        _refresh()
+        return [device.name for device in _devices(kind)]
 
 
 _Opened = TypeVar("_Opened", DeviceMicrophone, DeviceSpeaker)
 
 
 def _open(name: str | None, kind: str, opened: type[_Opened]) -> _Opened:
-    portaudio = _portaudio()
-    _refresh()
     what = "microphone" if kind == "input" else "speaker"
-    devices = _devices(kind)
-    candidates = devices if name is None else [_find(name, devices, what)]
-    if not candidates:
-        raise SoundUnavailable(f"this machine has no {what}", f"plug in a USB {what} or headset")
-    reason = ""
-    for device in candidates:
-        for rate, channels in dict.fromkeys(
-            ((SAMPLE_RATE_HZ, 1), (SAMPLE_RATE_HZ, 2), (device.rate, 1), (device.rate, 2))
-        ):
-            try:
-                return opened(device, rate, channels)
-            except (portaudio.PortAudioError, ValueError) as error:
-                reason = str(error)
+    with _opening:
+        _refresh()
+        devices = _devices(kind)
+        candidates = devices if name is None else [_find(name, devices, what)]
+        if not candidates:
+            raise SoundUnavailable(f"this machine has no {what}", f"plug in a USB {what} or headset")
+        reasons = []
+        for device in candidates:
+            for rate, channels in dict.fromkeys(
+                ((SAMPLE_RATE_HZ, 1), (SAMPLE_RATE_HZ, 2), (device.rate, 1), (device.rate, 2))
+            ):
+                try:
+                    return opened(device, rate, channels)
+                except (_portaudio().PortAudioError, ValueError) as error:
+                    reasons.append(str(error))
     raise SoundUnavailable(
-        f"the {what} {candidates[0].name!r} cannot be opened ({reason})",
+        f"the {what} {candidates[0].name!r} cannot be opened ({reasons[0]})",
         "close other programs that use it, or add this user to the group `audio`",
     )
 
@@ -271,14 +281,22 @@ def _portaudio() -> Any:
     try:
         return importlib.import_module("sounddevice")
     except OSError as error:
-        raise SoundUnavailable(
-            f"PortAudio is missing ({error})", "install it: sudo apt install libportaudio2"
-        ) from None
+        raise SoundUnavailable(f"PortAudio is missing ({error})", "sudo apt install libportaudio2") from None
+    except Exception as error:  # its own PortAudioError, which cannot be named before the import
+        raise _does_not_start(error) from None
 
 
 def _refresh() -> None:
     portaudio = _portaudio()
-    with _lock:
-        if _open_streams == 0:
-            portaudio._terminate()
-            portaudio._initialize()
+    with _counting:
+        if _open_streams:
+            return
+    try:
+        portaudio._terminate()
+        portaudio._initialize()
+    except portaudio.PortAudioError as error:
+        raise _does_not_start(error) from None
+
+
+def _does_not_start(error: Exception) -> SoundUnavailable:
+    return SoundUnavailable(f"the sound system does not start ({error})", "restart the kiosk")
