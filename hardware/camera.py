@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardware.api import CameraUnavailable, Picture
-from hardware.numbered import NUMBERS, draw_number
+from hardware.numbered import draw_number
 from hardware.pacing import Beat
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
@@ -43,20 +43,24 @@ class SyntheticCamera:
         self.rate = Fraction(rate).limit_denominator(1000)
         self._beat = Beat(float(self.rate), patience_s=1.0 / rate)
         self._ground = _soft_gradient(width, height)
+        self._draw(0)  # OpenCV loads its font at the first text, which would make the first picture late
 
     def read(self) -> Picture:
         beat = self._beat.wait()
         if beat is None:
             raise CameraUnavailable(_CLOSED)
         number, due = beat
-        picture = self._ground.copy()
-        self._draw_shapes(picture, number / float(self.rate))
-        self._draw_clock(picture)
-        draw_number(picture, number % NUMBERS)
-        return Picture(picture, due)
+        return Picture(self._draw(number), due)
 
     def close(self) -> None:
         self._beat.close()
+
+    def _draw(self, number: int) -> NDArray[np.uint8]:
+        picture = self._ground.copy()
+        self._draw_shapes(picture, number / float(self.rate))
+        self._draw_clock(picture)
+        draw_number(picture, number)
+        return picture
 
     def _draw_shapes(self, picture: NDArray[np.uint8], seconds: float) -> None:
         width, height = self.width, self.height

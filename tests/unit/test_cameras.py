@@ -45,10 +45,12 @@ def test_the_synthetic_camera_numbers_its_pictures_in_real_time() -> None:
     assert (synthetic.width, synthetic.height, synthetic.rate) == (320, 240, Fraction(25))
     first = synthetic.read()
     pictures = [first, *(synthetic.read() for _ in range(12))]
-    assert [read_number(picture.pixels) for picture in pictures] == list(range(13))
+    numbers = [read_number(picture.pixels) for picture in pictures]
+    assert numbers == [round((picture.captured_at - first.captured_at) * 25) for picture in pictures]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) >= numbers[-1] - 1  # a busy machine may lose a picture
     assert first.pixels.shape == (240, 320, 3)
-    assert pictures[-1].captured_at - first.captured_at == pytest.approx(12 / 25)
-    assert 0 <= time.monotonic() - pictures[-1].captured_at < 0.04
+    assert 0 <= time.monotonic() - pictures[-1].captured_at < 0.1
     assert not np.array_equal(pictures[0].pixels[:100], pictures[-1].pixels[:100])  # it moves
 
 

@@ -127,6 +127,16 @@ def test_a_file_that_is_no_wav(tmp_path: Path, content: bytes) -> None:
     assert caught.value.hint
 
 
+def test_a_file_that_vanishes_under_way(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "t.wav", tone(0.1), 48_000, 1, 2)
+    microphone = SampleMicrophone(path, path.name)
+    microphone.read()
+    path.unlink()
+    for _ in range(2):  # and it stays so
+        with pytest.raises(SoundUnavailable, match=r"t\.wav"):
+            read_for(microphone, 1.0)
+
+
 def test_a_file_that_is_missing_or_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.wav", tmp_path):
         with pytest.raises(SoundUnavailable):
