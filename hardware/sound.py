@@ -1,7 +1,8 @@
 """Sound cards through PortAudio, opened by a name that stays the same from one start to the next, never by index.
 
-PortAudio freezes its list of devices when it starts, so it is started afresh before an opening whenever no other
-stream is open. Its callbacks keep a short queue; a device that stops calling is gone.
+PortAudio freezes its list of devices when it starts, so it is started afresh when the machine's cards have changed or
+an opening fails, which can only be done while no stream is open. Its callbacks keep a short queue; a device that stops
+calling is gone.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import re
 import threading
 from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import av
@@ -145,6 +149,8 @@ def _gone(kind: str, name: str) -> SoundUnavailable:
 _opening = threading.Lock()  # between two starts of PortAudio its device numbers stand still
 _counting = threading.Lock()
 _open_streams = 0
+_failed: set[str] = set()  # the kinds whose last opening failed
+_cards_at_start: str | None = None  # what the kernel's list was when PortAudio made its own
 
 
 class _Stream:
@@ -217,7 +223,7 @@ def open_speaker_device(name: str | None) -> DeviceSpeaker:
 def device_names(kind: str) -> list[str]:
     """Stable names of the `input` or `output` devices, the system's own choice first."""
     with _opening:
-        _refresh()
+        _start_afresh()
         return [device.name for device in _devices(kind)]
 
 
@@ -225,22 +231,50 @@ _Opened = TypeVar("_Opened", DeviceMicrophone, DeviceSpeaker)
 
 
 def _open(name: str | None, kind: str, opened: type[_Opened]) -> _Opened:
+    with _opening, _stderr_silenced() if kind in _failed else contextlib.nullcontext():
+        _failed.add(kind)
+        if _cards() != _cards_at_start:
+            _start_afresh()
+        try:
+            device = _open_now(name, kind, opened)
+        except SoundUnavailable:
+            # Perhaps something was plugged in, or a sound server came up, that /proc does not tell of.
+            if not _start_afresh():
+                raise
+            device = _open_now(name, kind, opened)
+        _failed.remove(kind)
+        return device
+
+
+@contextlib.contextmanager
+def _stderr_silenced() -> Iterator[None]:
+    """ALSA and PortAudio write pages to stderr when an opening fails: once is enough, not at every new attempt. Lines
+    of other threads are lost meanwhile, so it is not done while all is well."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _open_now(name: str | None, kind: str, opened: type[_Opened]) -> _Opened:
     what = "microphone" if kind == "input" else "speaker"
-    with _opening:
-        _refresh()
-        devices = _devices(kind)
-        candidates = devices if name is None else [_find(name, devices, what)]
-        if not candidates:
-            raise SoundUnavailable(f"this machine has no {what}", f"plug in a USB {what} or headset")
-        reasons = []
-        for device in candidates:
-            for rate, channels in dict.fromkeys(
-                ((SAMPLE_RATE_HZ, 1), (SAMPLE_RATE_HZ, 2), (device.rate, 1), (device.rate, 2))
-            ):
-                try:
-                    return opened(device, rate, channels)
-                except (_portaudio().PortAudioError, ValueError) as error:
-                    reasons.append(str(error))
+    devices = _devices(kind)
+    candidates = devices if name is None else [_find(name, devices, what)]
+    if not candidates:
+        raise SoundUnavailable(f"this machine has no {what}", f"plug in a USB {what} or headset")
+    reasons = []
+    for device in candidates:
+        for rate, channels in dict.fromkeys(
+            ((SAMPLE_RATE_HZ, 1), (SAMPLE_RATE_HZ, 2), (device.rate, 1), (device.rate, 2))
+        ):
+            try:
+                return opened(device, rate, channels)
+            except (_portaudio().PortAudioError, ValueError) as error:
+                reasons.append(str(error))
     raise SoundUnavailable(
         f"the {what} {candidates[0].name!r} cannot be opened ({reasons[0]})",
         "close other programs that use it, or add this user to the group `audio`",
@@ -286,16 +320,27 @@ def _portaudio() -> Any:
         raise _does_not_start(error) from None
 
 
-def _refresh() -> None:
+def _start_afresh() -> bool:
+    """False where open streams forbid it. It takes PortAudio a while to try all devices, so not at every opening."""
+    global _cards_at_start
     portaudio = _portaudio()
     with _counting:
         if _open_streams:
-            return
+            return False
+    _cards_at_start = _cards()
     try:
         portaudio._terminate()
         portaudio._initialize()
     except portaudio.PortAudioError as error:
         raise _does_not_start(error) from None
+    return True
+
+
+def _cards() -> str:
+    try:
+        return Path("/proc/asound/cards").read_text()
+    except OSError:
+        return ""
 
 
 def _does_not_start(error: Exception) -> SoundUnavailable:

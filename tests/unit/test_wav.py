@@ -196,7 +196,8 @@ def test_a_killed_process_leaves_a_wav_that_plays(tmp_path: Path) -> None:
         process.communicate()
     written = read_wav(path)
     assert len(written) > SAMPLE_RATE_HZ / 2
-    assert (written == 7).all()
+    assert set(written.tolist()) <= {0, 7}  # silence only where a busy machine made the writer late
+    assert (written == 7).sum() > SAMPLE_RATE_HZ / 2
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
