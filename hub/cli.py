@@ -1,0 +1,151 @@
+"""`teleconsult hub …`: what the command line says becomes a call. Errors go up: `kiosk.cli` says them in one line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import segno
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edge_agent.core.joining import join_link
+from hub import accounts, app
+from hub.config import HubSettings, read_hub_settings
+from hub.database import Database
+from hub.enrol import Enrolment
+from hub.records import Doctor, Kiosk
+
+
+def add_arguments(
+    hub: argparse.ArgumentParser, default_config: Path, start_logging: Callable[[str, bool], None]
+) -> None:
+    """Add the hub's actions to the parser of `teleconsult hub`. Each leaves a `run` that takes the parsed arguments;
+    without --config it reads `default_config` where that is there. `start_logging` takes level and --debug."""
+    actions = hub.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, function: Any, text: str, under: Any = actions) -> argparse.ArgumentParser:
+        def run(arguments: argparse.Namespace) -> int:
+            file = arguments.config or (default_config if default_config.exists() else None)
+            return int(function(arguments, read_hub_settings(file)) or 0)
+
+        parser: argparse.ArgumentParser = under.add_parser(name, help=text, description=text)
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help=f"the hub's TOML file (default: {default_config})"
+        )
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
+        parser.set_defaults(run=run, start_logging=start_logging)
+        return parser
+
+    action("run", _run, "Run the hub until it is stopped.")
+    invite = action("invite", _invite, "Print codes with which kiosks join, each good once and for 14 days.")
+    invite.add_argument("--site", required=True, help="the clinic's name, as doctors see it")
+    invite.add_argument("--count", type=_count, default=1, help="how many codes (default: 1)")
+    invite.add_argument("--no-qr", action="store_true", help="the codes alone")
+    action("kiosks", _kiosks, "List the kiosks that have joined.")
+    config = action("broker-config", _broker_config, "Write mosquitto's configuration and print its path.")
+    config.add_argument("--run-as", default="", metavar="USER", help="the user that mosquitto runs as")
+    account = actions.add_parser("account", help="Doctors' accounts.", description="Doctors' accounts.")
+    kinds = account.add_subparsers(dest="account", required=True, metavar="ACTION")
+    for name, function, text in (
+        ("add", _account_add, "Add an account; its password is asked for, or made and printed."),
+        ("password", _account_password, "Set an account's password."),
+        ("disable", _account_disable, "Sign an account out and let it in no more."),
+        ("enable", _account_enable, "Let a disabled account in again."),
+    ):
+        action(name, function, text, kinds).add_argument("name")
+    action("list", _account_list, "List the accounts.", kinds)
+
+
+def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    arguments.start_logging(settings.log.level, arguments.debug)
+    app.run(settings)
+
+
+def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    database = _open(settings)
+    try:
+        enrolment = Enrolment(settings, database, app.open_authority(settings), app.now_ms)
+        host = settings.listen.names[0] if settings.listen.names else settings.listen.host
+        for _ in range(arguments.count):
+            code = enrolment.invite(arguments.site)
+            print(code)
+            if not arguments.no_qr:
+                segno.make(join_link(host, settings.listen.port, code), error="m").terminal(compact=True)
+    finally:
+        database.close()
+
+
+def _kiosks(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def read(session: Session) -> list[Kiosk]:
+        return list(session.scalars(select(Kiosk).order_by(Kiosk.id)))
+
+    for kiosk in _do(settings, read):
+        print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {kiosk.site}")
+
+
+def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    print(app.prepare_broker(settings, arguments.run_as))
+
+
+def _account_add(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    password, made = _ask_password()
+    _do(settings, accounts.add_account, arguments.name, password, app.now_ms())
+    print(f"Account {arguments.name!r} added." + (f" Password: {password}" if made else ""))
+
+
+def _account_password(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    password, made = _ask_password()
+    _do(settings, accounts.set_password, arguments.name, password)
+    print(f"Password of {arguments.name!r} set." + (f" Password: {password}" if made else ""))
+
+
+def _account_disable(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    _do(settings, accounts.set_disabled, arguments.name, True)
+    print(f"Account {arguments.name!r} disabled.")
+
+
+def _account_enable(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    _do(settings, accounts.set_disabled, arguments.name, False)
+    print(f"Account {arguments.name!r} enabled.")
+
+
+def _account_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def read(session: Session) -> list[Doctor]:
+        return list(session.scalars(select(Doctor).order_by(Doctor.name)))
+
+    for doctor in _do(settings, read):
+        print(f"{doctor.name:32}  {doctor.role:8}  {'disabled' if doctor.disabled else 'active'}")
+
+
+def _ask_password() -> tuple[str, bool]:
+    """`(password, made)`: typed twice at a terminal, one line where input is piped, made where it is empty."""
+    if not sys.stdin.isatty():
+        typed = sys.stdin.readline().rstrip("\n")
+    else:
+        typed = getpass.getpass("Password (empty: make one): ")
+        if typed and getpass.getpass("Again: ") != typed:
+            raise accounts.AccountError("the two are not the same; nothing was changed")
+    return (typed, False) if typed else (accounts.new_password(), True)
+
+
+def _open(settings: HubSettings) -> Database:
+    return Database(settings.database_url, settings.data_dir)
+
+
+def _do(settings: HubSettings, work: Any, *args: Any) -> Any:
+    database = _open(settings)
+    try:
+        return database.do(work, *args)
+    finally:
+        database.close()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 500:
+        raise argparse.ArgumentTypeError("a number from 1 to 500")
+    return int(text)

@@ -1,0 +1,377 @@
+"""What kiosks send, into the database: each message once, committed before anybody is told.
+
+Messages that queue up share a transaction, and so an fsync. A durable message is known by `(kiosk, message id)`, so
+one that comes twice, late or out of order changes nothing and is confirmed again. What is malformed is counted, what
+is unknown logged once; neither stops anything. A full disk stops everything that can't be kept: nothing is
+acknowledged to the broker until there is room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from edge_agent.core import sdp, wire
+from hub import cases, downlink
+from hub.calls import Calls, live_calls_of_kiosk
+from hub.cases import ForeignConsult, KioskClock
+from hub.config import StoreSection
+from hub.database import Database, explain, is_full
+from hub.files import FileStore, ranges_of
+from hub.outgoing import Outgoing
+from hub.records import CaseFile, Consult, Content, Kiosk, Uplink
+
+log = logging.getLogger(__name__)
+
+BATCH_MESSAGES = 64
+DISK_RETRY_S = 5.0
+
+_body_encoder = msgspec.msgpack.Encoder()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A publication of a kiosk; `done` acknowledges it to the broker."""
+
+    topic: str
+    payload: bytes
+    done: Callable[[], None]
+
+
+class Intake:
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        calls: Calls,
+        replies: downlink.ReplySender,
+        store: StoreSection,
+        deliver: Callable[[Outgoing], Awaitable[None]],
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self._database, self._files, self._calls, self._store = database, files, calls, store
+        self._replies = replies
+        self._deliver = deliver
+        self._now_ms = now_ms
+        self._queue: asyncio.Queue[Arrival] = asyncio.Queue()
+        self._unknown_logged: set[tuple[int, int]] = set()
+        self._boots: dict[str, list[str]] = {}
+        self.counters: Counter[str] = Counter()
+
+    def put(self, arrival: Arrival) -> None:
+        self._queue.put_nowait(arrival)
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    async def run(self) -> None:
+        """For ever: take what has arrived, as many at once as wait."""
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH_MESSAGES and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            await self._take_until_kept(batch)
+
+    async def _take_until_kept(self, batch: list[Arrival]) -> None:
+        disk_failed = False
+        while True:
+            try:
+                out = await self._database.run(self._take_all, batch)
+            except Exception as error:
+                if _is_of_the_store(error):
+                    if not disk_failed:
+                        log.error("intake stopped, it goes on by itself once this passes: %s", explain(error))
+                    disk_failed = True
+                    self.counters["intake_stopped"] += 1
+                    await asyncio.sleep(DISK_RETRY_S)
+                    continue
+                if len(batch) > 1:
+                    for arrival in batch:  # one of them is to blame: each by itself
+                        await self._take_until_kept([arrival])
+                    return
+                self.counters["failed"] += 1
+                log.exception("message dropped topic=%s", batch[0].topic)
+                out = Outgoing()
+            if disk_failed:
+                log.info("intake goes on")
+            await self._deliver(out)
+            for arrival in batch:
+                arrival.done()
+            return
+
+    # --- in the database's thread
+
+    def _take_all(self, session: Session, batch: list[Arrival]) -> Outgoing:
+        out, now_ms = Outgoing(), self._now_ms()
+        touched: set[tuple[str, str, str]] = set()
+        try:
+            for arrival in batch:
+                self._take_one(session, out, arrival, now_ms, touched)
+            for kiosk, consult, digest in sorted(touched):
+                self._answer_have(session, out, kiosk, consult, digest, now_ms)
+            self._files.sync()
+        finally:
+            self._files.drop_open()
+        return out
+
+    def _take_one(
+        self, session: Session, out: Outgoing, arrival: Arrival, now_ms: int, touched: set[tuple[str, str, str]]
+    ) -> None:
+        try:
+            kiosk, channel = wire.parse_up_topic(arrival.topic)
+            if not arrival.payload and channel == "s":
+                return  # a retained status that was cleared
+            message = wire.decode(arrival.payload)
+            if channel != message.body.CHANNEL:
+                raise wire.MalformedMessage(f"kind {message.body.KIND} on channel {channel}")
+            if message.body.DURABLE and not message.consult:
+                raise wire.MalformedMessage("a durable message without a consult")
+            with session.begin_nested():
+                if message.body.DURABLE:
+                    self._durable(session, out, kiosk, message, now_ms, touched)
+                else:
+                    self._passing(session, out, kiosk, message, now_ms, touched)
+        except wire.UnknownMessage as unknown:
+            self.counters["unknown"] += 1
+            if (unknown.version, unknown.kind) not in self._unknown_logged:
+                self._unknown_logged.add((unknown.version, unknown.kind))
+                log.warning(
+                    "unknown message ignored, this one logged once version=%d kind=%d topic=%s",
+                    unknown.version, unknown.kind, arrival.topic,
+                )  # fmt: skip
+        except (wire.MalformedMessage, sdp.SdpError) as error:
+            self._refuse("malformed", arrival.topic, str(error))
+        except ForeignConsult as error:
+            self._refuse("foreign_consult", arrival.topic, f"of another kiosk: {error}")
+
+    def _refuse(self, kind: str, topic: str, reason: str) -> None:
+        self.counters[kind] += 1
+        if self.counters[kind] & (self.counters[kind] - 1) == 0:  # the 1st, 2nd, 4th, 8th, …: a flood fills no log
+            log.warning("message refused kind=%s count=%d topic=%s: %s", kind, self.counters[kind], topic, reason)
+
+    def _durable(
+        self,
+        session: Session,
+        out: Outgoing,
+        kiosk: str,
+        message: wire.Message,
+        now_ms: int,
+        touched: set[tuple[str, str, str]],
+    ) -> None:
+        body = message.body
+        if isinstance(body, wire.Manifest) and body.size > self._store.max_file_bytes:
+            raise wire.MalformedMessage(f"a file of {body.size} bytes, store.max_file_bytes allows less")
+        consult = cases.own_consult(session, kiosk, message.consult.hex(), now_ms)
+        if session.get(Uplink, (kiosk, message.id.hex())) is None:
+            session.add(
+                Uplink(
+                    kiosk_id=kiosk,
+                    id=message.id.hex(),
+                    consult_id=consult.id,
+                    kind=body.KIND,
+                    seq=message.seq,
+                    kiosk_sent_at=message.sent_at_ms,
+                    arrived_at=now_ms,
+                    body=_body_encoder.encode(body),
+                )
+            )
+            session.flush()
+            trusted = session.get_one(Kiosk, kiosk).clock_trusted
+            clock = KioskClock(trusted, message.sent_at_ms, now_ms)
+            self._apply(session, out, consult, message, clock, now_ms)
+            out.cases.add(consult.id)
+        elif isinstance(body, wire.CallRequested):
+            self._calls.requested(session, out, consult, body, now_ms, now_ms)
+        if isinstance(body, wire.Manifest):
+            touched.add((kiosk, consult.id, body.digest.hex()))
+        out.receipt(kiosk, message.id)
+
+    def _apply(
+        self,
+        session: Session,
+        out: Outgoing,
+        consult: Consult,
+        message: wire.Message,
+        clock: KioskClock,
+        now_ms: int,
+    ) -> None:
+        match message.body:
+            case wire.ConsultOpened() as body:
+                consult.kiosk_opened_at = body.opened_at_ms
+                consult.opened_at = clock.shown(body.opened_at_ms)
+                consult.opened_by = body.opened_by[:100]
+                cases.record(session, consult.id, "opened", now_ms, body.opened_by[:100])
+            case wire.CallRequested() as body:
+                self._calls.requested(session, out, consult, body, clock.shown(body.requested_at_ms), now_ms)
+            case wire.CallEnded() as body:
+                self._calls.ended_by_kiosk(session, out, consult, body, now_ms)
+            case wire.CaseNote() as body if message.seq >= consult.note_seq:
+                consult.note_seq = max(message.seq, 1)
+                consult.entered_by = body.entered_by[:100]
+                consult.urgency, consult.complaints = body.urgency, list(body.complaints)
+                consult.text, consult.patient = body.text, body.patient[:200]
+                cases.record(session, consult.id, "note", now_ms, body.entered_by[:100])
+            case wire.Manifest() as body:
+                _keep_manifest(session, consult, body, clock)
+            case wire.CaseSaved() as body if message.seq >= consult.saved_seq:
+                consult.saved_seq = message.seq
+                consult.saved_at = clock.shown(body.saved_at_ms)
+                consult.saved_files = [digest.hex() for digest in body.files]
+                cases.record(session, consult.id, "case_saved", now_ms, consult.kiosk_id)
+                cases.reopen(session, out, consult, now_ms)
+            case wire.AdviceHeard() as body:
+                cases.advice_heard(session, out, consult, body.advice.hex(), clock.shown(body.heard_at_ms), now_ms)
+            case wire.CaseNote() | wire.CaseSaved():
+                pass  # overtaken by a later one; it stays in the record
+            case other:
+                raise wire.MalformedMessage(f"kind {other.KIND} does not come from a kiosk")
+
+    def _passing(
+        self,
+        session: Session,
+        out: Outgoing,
+        kiosk: str,
+        message: wire.Message,
+        now_ms: int,
+        touched: set[tuple[str, str, str]],
+    ) -> None:
+        match message.body:
+            case wire.Status() as body:
+                self._status(session, out, kiosk, body, now_ms)
+            case wire.CallAccepted() as body:
+                self._calls.accepted(session, out, kiosk, body.call.hex(), now_ms)
+            case wire.Offer() as body:
+                sdp.decompress(body.sdp)  # a console could do nothing with one that does not decompress
+                self._calls.offered(session, out, kiosk, body, now_ms)
+            case wire.MediaState() as body:
+                self._calls.media_changed(session, out, kiosk, body)
+            case wire.Chunk() as body:
+                if self._keep_chunk(session, kiosk, body):
+                    touched.add((kiosk, message.consult.hex(), body.digest.hex()))
+            case wire.Have() as body:
+                self._replies.has(session, out, kiosk, message.consult, body, now_ms)
+            case wire.Receipt() as body:
+                downlink.receipted(session, out, kiosk, body.ids, now_ms)
+            case other:
+                raise wire.MalformedMessage(f"kind {other.KIND} does not come from a kiosk")
+
+    def _status(self, session: Session, out: Outgoing, kiosk: str, body: wire.Status, now_ms: int) -> None:
+        row = cases.known_kiosk(session, kiosk, now_ms)
+        self._warn_of_twins(kiosk, body.boot.hex())
+        came = body.online and (not row.online or row.boot != body.boot.hex())
+        if not body.online:
+            if row.online:
+                row.online, row.gone_since = False, now_ms
+                out.calls.update(call.id for call in live_calls_of_kiosk(session, kiosk))
+                out.room = True
+            return
+        row.online, row.gone_since = True, 0
+        row.software, row.boot = body.software[:100], body.boot.hex()[:64]
+        row.clock_trusted, row.language = body.clock_trusted, body.language[:20]
+        row.missing, row.warnings = list(body.missing), list(body.warnings)
+        out.room = True
+        if came:
+            greet(session, out, self._calls, kiosk, now_ms)
+
+    def _warn_of_twins(self, kiosk: str, boot: str) -> None:
+        """A boot that comes back after another: two units with one id push each other off the broker."""
+        boots = self._boots.setdefault(kiosk, [])
+        if boot and (not boots or boots[-1] != boot):
+            if boot in boots:
+                self._refuse("twin_kiosk", kiosk, "two kiosks use this id; join one of them again under its own")
+            boots[:] = [*boots[-3:], boot]
+
+    def _keep_chunk(self, session: Session, kiosk: str, body: wire.Chunk) -> bool:
+        """Whether there is something to say about the file."""
+        digest = body.digest.hex()
+        content = session.get(Content, (kiosk, digest))
+        if content is None:
+            self.counters["chunk_without_manifest"] += 1
+            return False
+        if body.offset + len(body.data) > content.size:
+            raise wire.MalformedMessage("a chunk beyond the end of its file")
+        if content.complete:
+            return True
+        held = ranges_of(content.ranges)
+        if held.total_bytes and not self._files.holds_partly(kiosk, digest):
+            held = ranges_of([])  # the disk has lost it: begin again
+        if not held.covers(body.offset, body.offset + len(body.data)):
+            self._files.write(kiosk, digest, body.offset, body.data)
+            held.add(body.offset, body.offset + len(body.data))
+        content.ranges = [list(span) for span in held]
+        return True
+
+    def _answer_have(self, session: Session, out: Outgoing, kiosk: str, consult: str, digest: str, now_ms: int) -> None:
+        content = session.get_one(Content, (kiosk, digest))
+        if not content.complete and ranges_of(content.ranges).covers(0, content.size):
+            if self._files.complete(kiosk, digest):
+                content.complete = True
+                log.info("file complete kiosk=%s file=%s bytes=%d", kiosk, digest, content.size)
+            else:
+                content.ranges = []
+                self._refuse("wrong_digest", kiosk, f"file {digest} is not what was announced; asking for all of it")
+        session.flush()
+        named = select(CaseFile.consult_id).where(CaseFile.digest == digest)
+        out.cases.update(session.scalars(named))
+        _send_have(out, kiosk, consult, content, now_ms)
+
+
+def greet(session: Session, out: Outgoing, calls: Calls, kiosk: str, now_ms: int) -> None:
+    """A kiosk is there (again): what it has not confirmed, where its call stands, what its files lack."""
+    out.greeted.add(kiosk)
+    out.room = True
+    calls.kiosk_is_online(session, out, kiosk, now_ms)
+    downlink.resend(session, out, kiosk, now_ms)
+    lacking = (
+        select(Consult.id, Content)
+        .join(CaseFile, CaseFile.consult_id == Consult.id)
+        .join(Content, (Content.kiosk_id == Consult.kiosk_id) & (Content.digest == CaseFile.digest))
+        .where(Consult.kiosk_id == kiosk, Content.complete.is_(False))
+    )
+    for consult, content in session.execute(lacking).tuples():
+        _send_have(out, kiosk, consult, content, now_ms)
+
+
+def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, clock: KioskClock) -> None:
+    digest = body.digest.hex()
+    content = session.get(Content, (consult.kiosk_id, digest))
+    if content is None:
+        session.add(Content(kiosk_id=consult.kiosk_id, digest=digest, size=body.size, mime=body.mime[:100]))
+    elif content.size != body.size:
+        raise wire.MalformedMessage("a manifest whose size is not the one it had")
+    if session.get(CaseFile, (consult.id, digest)) is None:
+        session.add(
+            CaseFile(
+                consult_id=consult.id,
+                digest=digest,
+                role=body.role,
+                kiosk_captured_at=body.captured_at_ms,
+                captured_at=clock.shown(body.captured_at_ms),
+                captured_by=body.captured_by[:100],
+                duration_ms=body.duration_ms,
+            )
+        )
+    session.flush()
+
+
+def _send_have(out: Outgoing, kiosk: str, consult: str, content: Content, now_ms: int) -> None:
+    ranges = tuple((start, end) for start, end in content.ranges)
+    have = wire.Have(bytes.fromhex(content.digest), ranges, content.complete)
+    out.to_kiosk(kiosk, wire.Message(have, bytes.fromhex(consult), sent_at_ms=now_ms))
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """The disk or the database failed, not the message: it passes, and the message must wait for that."""
+    if isinstance(error, (DataError, IntegrityError)):
+        return False
+    return is_full(error) or isinstance(error, (OSError, OperationalError, InterfaceError))

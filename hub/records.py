@@ -1,0 +1,228 @@
+"""What the hub keeps: SQLAlchemy models.
+
+Identifiers are lower-case hex, times Unix milliseconds of the hub's clock; a kiosk's own times, which may be
+wrong, have `kiosk_` before their name. `hub/migrations` makes these tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+_RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an INTEGER key up by itself
+
+
+class Record(DeclarativeBase):
+    type_annotation_map: dict[Any, TypeEngine[Any]] = {int: BigInteger(), list[Any]: JSON()}  # noqa: RUF012
+
+
+class Kiosk(Record):
+    __tablename__ = "kiosk"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    site: Mapped[str] = mapped_column(String(200), default="")
+    joined_at: Mapped[int]
+    online: Mapped[bool] = mapped_column(default=False)
+    gone_since: Mapped[int] = mapped_column(default=0)
+    software: Mapped[str] = mapped_column(String(100), default="")
+    boot: Mapped[str] = mapped_column(String(64), default="")
+    clock_trusted: Mapped[bool] = mapped_column(default=False)
+    missing: Mapped[list[Any]] = mapped_column(default=list)
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    language: Mapped[str] = mapped_column(String(20), default="en")
+
+
+class Invitation(Record):
+    """A one-time token, known by its hash alone."""
+
+    __tablename__ = "invitation"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    site: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[int]
+    used_at: Mapped[int] = mapped_column(default=0)
+    kiosk_id: Mapped[str | None] = mapped_column(ForeignKey("kiosk.id"))
+
+
+class Doctor(Record):
+    __tablename__ = "doctor"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    role: Mapped[str] = mapped_column(String(20), default="doctor")
+    password_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[int]
+    disabled: Mapped[bool] = mapped_column(default=False)
+    available: Mapped[bool] = mapped_column(default=True)
+    until: Mapped[str] = mapped_column(String(5), default="")
+    until_at: Mapped[int] = mapped_column(default=0)
+    gone_since: Mapped[int] = mapped_column(default=0)  # 0 while a console is open
+
+
+class LoginSession(Record):
+    __tablename__ = "login_session"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"))
+    expires_at: Mapped[int]
+
+
+class Console(Record):
+    """A doctor's open page, and the hub process that holds its socket."""
+
+    __tablename__ = "console"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    process: Mapped[str] = mapped_column(String(20))
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), index=True)
+    seen_at: Mapped[int]
+
+
+class Consult(Record):
+    __tablename__ = "consult"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    arrived_at: Mapped[int]
+    kiosk_opened_at: Mapped[int] = mapped_column(default=0)
+    opened_at: Mapped[int] = mapped_column(index=True)  # shown: the kiosk's where it can be believed
+    opened_by: Mapped[str] = mapped_column(String(100), default="")
+    down_seq: Mapped[int] = mapped_column(default=0)
+    # the last note
+    note_seq: Mapped[int] = mapped_column(default=0)
+    entered_by: Mapped[str] = mapped_column(String(100), default="")
+    urgency: Mapped[str] = mapped_column(String(20), default="routine")
+    complaints: Mapped[list[Any]] = mapped_column(default=list)
+    text: Mapped[str] = mapped_column(Text, default="")
+    patient: Mapped[str] = mapped_column(String(200), default="")
+    # the case
+    saved_at: Mapped[int] = mapped_column(default=0)
+    saved_seq: Mapped[int] = mapped_column(default=0)
+    saved_files: Mapped[list[Any]] = mapped_column(default=list)
+    seen_at: Mapped[int] = mapped_column(default=0)
+    closed_at: Mapped[int] = mapped_column(default=0, index=True)
+
+
+class Call(Record):
+    """One attempt of a consult. `phase` and `doctor_id` change by conditional UPDATE alone."""
+
+    __tablename__ = "call"
+    __table_args__ = (Index("call_by_phase", "phase"), Index("call_by_doctor", "doctor_id"))
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"), index=True)
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    by_doctor: Mapped[bool] = mapped_column(default=False)
+    phase: Mapped[str] = mapped_column(String(20))
+    requested_at: Mapped[int]
+    kiosk_requested_at: Mapped[int] = mapped_column(default=0)
+    emergency: Mapped[bool] = mapped_column(default=False)
+    emergency_at: Mapped[int] = mapped_column(default=0)
+    everyone: Mapped[bool] = mapped_column(default=False)
+    doctor_id: Mapped[int | None] = mapped_column(ForeignKey("doctor.id"))
+    console_id: Mapped[str] = mapped_column(String(16), default="")  # the page that holds it
+    claimed_at: Mapped[int] = mapped_column(default=0)
+    answered_at: Mapped[int] = mapped_column(default=0)
+    ended_at: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str] = mapped_column(String(20), default="")
+    # the kiosk's side of the end, stored even where the hub was first
+    kiosk_outcome: Mapped[str] = mapped_column(String(20), default="")
+    kiosk_answered_at: Mapped[int] = mapped_column(default=0)
+    kiosk_ended_at: Mapped[int] = mapped_column(default=0)
+    # the media leg
+    offer_leg: Mapped[int] = mapped_column(default=0)
+    offer_sdp: Mapped[bytes] = mapped_column(LargeBinary, default=b"")
+    answer_leg: Mapped[int] = mapped_column(default=0)
+    answer_sdp: Mapped[bytes] = mapped_column(LargeBinary, default=b"")
+    media_leg: Mapped[int] = mapped_column(default=0)
+    media_state: Mapped[str] = mapped_column(String(20), default="")
+    leg_wanted: Mapped[int] = mapped_column(default=0)  # the console asked for one above this; 0: it did not
+
+
+class Uplink(Record):
+    """A durable message of a kiosk, as it came: makes intake idempotent, and keeps every note."""
+
+    __tablename__ = "uplink"
+
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"), index=True)
+    kind: Mapped[int]
+    seq: Mapped[int]
+    kiosk_sent_at: Mapped[int]
+    arrived_at: Mapped[int]
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Downlink(Record):
+    """A durable message to a kiosk, kept until its receipt."""
+
+    __tablename__ = "downlink"
+    __table_args__ = (Index("downlink_waiting", "kiosk_id", "receipted_at"),)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"))
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"))
+    seq: Mapped[int]
+    created_at: Mapped[int]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    receipted_at: Mapped[int] = mapped_column(default=0)
+
+
+class Content(Record):
+    """Bytes of a file from or to one kiosk. Held a kiosk each: nobody can write into another's."""
+
+    __tablename__ = "content"
+
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    size: Mapped[int]
+    mime: Mapped[str] = mapped_column(String(100))
+    ranges: Mapped[list[Any]] = mapped_column(default=list)
+    complete: Mapped[bool] = mapped_column(default=False)
+
+
+class CaseFile(Record):
+    """A file's place in a consult."""
+
+    __tablename__ = "case_file"
+
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(20))
+    kiosk_captured_at: Mapped[int] = mapped_column(default=0)
+    captured_at: Mapped[int]
+    captured_by: Mapped[str] = mapped_column(String(100), default="")
+    duration_ms: Mapped[int] = mapped_column(default=0)
+
+
+class AdviceGiven(Record):
+    __tablename__ = "advice"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"), index=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"))
+    given_by: Mapped[str] = mapped_column(String(100))
+    given_at: Mapped[int]
+    text: Mapped[str] = mapped_column(Text)
+    reply: Mapped[str] = mapped_column(String(64), default="")
+    reply_delivered: Mapped[bool] = mapped_column(default=False)
+    downlink_id: Mapped[str] = mapped_column(ForeignKey("downlink.id"), index=True)
+    delivered_at: Mapped[int] = mapped_column(default=0)
+    heard_at: Mapped[int] = mapped_column(default=0)
+
+
+class Event(Record):
+    """What happened in a consult, when, by whom: the audit log's raw material."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    at: Mapped[int]
+    by: Mapped[str] = mapped_column(String(100))
+    call_id: Mapped[str] = mapped_column(String(16), default="")

@@ -1,0 +1,335 @@
+"""A hub for tests: real mosquitto with the generated configuration, the hub as a process, a kiosk and a doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiomqtt
+import httpx
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from edge_agent.core import wire
+from hub import accounts, app, broker, console
+from hub.config import HubSettings, read_hub_settings
+from hub.database import Database
+
+ROOT = Path(__file__).resolve().parents[3]
+PASSWORD = "correct horse battery"
+FINGERPRINT = ":".join(f"{number:02X}" for number in range(32))
+B = TypeVar("B", bound=wire.Body)
+C = TypeVar("C")
+
+HUB_PROGRAM = """
+import logging, sys
+from pathlib import Path
+from hub import app
+from hub.config import read_hub_settings
+logging.basicConfig(level="INFO", format="%(levelname)s %(name)s %(message)s")
+app.run(read_hub_settings(Path(sys.argv[1])), ready=lambda address: print(f"READY {address}", flush=True))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """Mosquitto as a child, on the configuration that the hub writes."""
+
+    def __init__(self, settings: HubSettings) -> None:
+        self.settings = settings
+        self.config = app.prepare_broker(settings)
+        self.log = settings.data_dir / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(["mosquitto", "-c", self.config], stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.settings.broker.port), 1).close()
+                return
+            except OSError:
+                assert self._process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.02)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+
+class Hub:
+    """The hub as a process of its own, so that it can be killed."""
+
+    def __init__(self, folder: Path, extra: str = "", limits: Callable[[], None] | None = None) -> None:
+        self.config = folder / "hub.toml"
+        broker_port, self.port = free_port(), free_port()
+        self.config.write_text(
+            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = {self.port}\n'
+            f"[broker]\nport = {broker_port}\n{extra}"
+        )
+        self.settings = read_hub_settings(self.config)
+        self.log = folder / "hub.log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._limits = limits
+        self._process: subprocess.Popen[str] | None = None
+        self.database().close()
+
+    broker: Broker
+
+    def kiosk(self, kiosk: str) -> TestKiosk:
+        return TestKiosk(self.settings.broker.port, kiosk, f"{kiosk}-password")
+
+    def doctor(self, name: str) -> TestDoctor:
+        return TestDoctor(self.url, name)
+
+    def database(self) -> Database:
+        return Database(self.settings.database_url, self.settings.data_dir)
+
+    def do(self, work: Callable[..., C], *args: Any) -> C:
+        database = self.database()
+        try:
+            return database.do(work, *args)
+        finally:
+            database.close()
+
+    def add_doctor(self, name: str) -> None:
+        self.do(accounts.add_account, name, PASSWORD, app.now_ms())
+
+    def add_kiosk(self, kiosk: str) -> str:
+        broker.set_password(self.settings.broker_dir, kiosk, f"{kiosk}-password")
+        broker.reload(self.settings.broker_dir)
+        return f"{kiosk}-password"
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", HUB_PROGRAM, str(self.config)],
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=self._limits,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        while not (line := self._process.stdout.readline()).startswith("READY"):
+            assert line, self.log.read_text()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+class TestKiosk:
+    """Speaks wire.py, and nothing by itself: a test says every word."""
+
+    __test__ = False
+
+    def __init__(self, port: int, kiosk: str, password: str) -> None:
+        self.id = kiosk
+        self.boot = os.urandom(8)
+        self.got: list[wire.Message] = []
+        self._changed = asyncio.Condition()
+        will = wire.encode(wire.Message(wire.Status(online=False)))
+        self._client = aiomqtt.Client(
+            "127.0.0.1", port, username=kiosk, password=password, identifier=kiosk,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            will=aiomqtt.Will(wire.up_topic(kiosk, "s"), will, 1, True),
+        )  # fmt: skip
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> TestKiosk:
+        await self._client.__aenter__()
+        await self._client.subscribe([(f"tc1/{self.id}/d/#", 1), ("tc1/_/d/#", 1)])
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._reader is not None
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        try:
+            await self._client.__aexit__(None, None, None)
+        except aiomqtt.MqttError:
+            pass
+
+    async def _read(self) -> None:
+        async for message in self._client.messages:
+            async with self._changed:
+                self.got.append(wire.decode(message.payload))
+                self._changed.notify_all()
+
+    async def online(self, **fields: Any) -> None:
+        status = wire.Status(online=True, boot=self.boot, clock_trusted=True, **fields)
+        await self.publish("s", wire.encode(wire.Message(status, sent_at_ms=now_ms())), retain=True)
+
+    async def publish(self, channel: str, payload: bytes, retain: bool = False) -> None:
+        await self._client.publish(f"tc1/{self.id}/u/{channel}", payload, qos=1, retain=retain)
+
+    async def say(
+        self, body: wire.Body, consult: bytes = b"", seq: int = 0, message_id: bytes | None = None
+    ) -> wire.Message:
+        message = wire.Message(body, consult, message_id or wire.new_message_id(), seq, now_ms())
+        await self.publish(body.CHANNEL, wire.encode(message))
+        return message
+
+    async def until(
+        self, kind: type[B], wanted: Callable[[B], bool] = lambda body: True, since: int = 0, timeout_s: float = 10
+    ) -> B:
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                while True:
+                    for message in self.got[since:]:
+                        if isinstance(message.body, kind) and wanted(message.body):
+                            return message.body
+                    since = len(self.got)
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {kind.__name__} as wanted; {[m.body for m in self.got]}") from None
+
+    async def receipt(self, *messages: wire.Message, since: int = 0) -> None:
+        for message in messages:
+            await self.until(wire.Receipt, lambda body, id=message.id: id in body.ids, since=since)
+
+    async def press(self, emergency: bool = False) -> tuple[bytes, bytes]:
+        """`(consult, call)`."""
+        consult, call = wire.new_consult_id(), wire.new_message_id()
+        await self.say(wire.ConsultOpened(now_ms(), "patient"), consult, 1)
+        await self.say(wire.CallRequested(call, now_ms(), emergency), consult, 2)
+        return consult, call
+
+    async def phase(self, call: bytes, phase: str, since: int = 0, timeout_s: float = 10) -> wire.CallState:
+        return await self.until(
+            wire.CallState, lambda body: body.call == call and body.phase == phase, since, timeout_s
+        )
+
+
+class TestDoctor:
+    """Signs in over HTTP and speaks the console's WebSocket."""
+
+    __test__ = False
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name, self.url = name, url
+        self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=15)
+        self.got: list[Any] = []
+        self.closed = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._socket: ClientConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> TestDoctor:
+        answer = await self.http.post("/api/login", json={"name": self.name, "password": PASSWORD})
+        assert answer.status_code == 204, answer.text
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.disconnect()
+        await self.http.aclose()
+
+    @property
+    def cookie(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
+
+    async def connect(self) -> None:
+        self.closed.clear()
+        self._socket = await connect(
+            self.url.replace("http", "ws", 1) + "/console/ws",
+            additional_headers={"Cookie": self.cookie}, origin=self.url, proxy=None,
+        )  # fmt: skip
+        self._reader = asyncio.create_task(self._read(self._socket))
+
+    async def disconnect(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+            assert self._reader is not None
+            await self._reader
+            self._socket = None
+
+    async def _read(self, socket: ClientConnection) -> None:
+        try:
+            async for text in socket:
+                async with self._changed:
+                    self.got.append(json.loads(text))
+                    self._changed.notify_all()
+        except websockets.ConnectionClosed:
+            pass
+        self.closed.set()
+
+    async def send(self, message: Any) -> None:
+        await self.send_text(console.encode(message))
+
+    async def send_text(self, text: str) -> None:
+        assert self._socket is not None
+        await self._socket.send(text)
+
+    async def until(
+        self, kind: str, wanted: Callable[[dict[str, Any]], bool] = lambda frame: True, since: int = 0,
+        timeout_s: float = 10,
+    ) -> dict[str, Any]:  # fmt: skip
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                while True:
+                    for frame in self.got[since:]:
+                        if frame["type"] == kind and wanted(frame):
+                            return frame
+                    since = len(self.got)
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {kind} as wanted; {self.got[-8:]}") from None
+
+    async def rings(self, call: bytes, rings_me: bool = True, since: int = 0, timeout_s: float = 10) -> dict[str, Any]:
+        """The card of this call in the waiting room."""
+
+        def wanted(frame: dict[str, Any]) -> bool:
+            return any(card["call"] == call.hex() and card["rings_me"] == rings_me for card in frame["queue"])
+
+        room = await self.until("room", wanted, since, timeout_s)
+        return next(card for card in room["queue"] if card["call"] == call.hex())
+
+    async def case(
+        self, consult: bytes, wanted: Callable[[dict[str, Any]], bool] = lambda case: True
+    ) -> dict[str, Any]:
+        since = len(self.got)
+        await self.send(console.OpenCase(consult=consult.hex()))
+        frame = await self.until(
+            "case", lambda frame: frame["case"]["card"]["consult"] == consult.hex() and wanted(frame["case"]), since
+        )
+        return dict(frame["case"])
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def description(setup: str, ufrag: str = "abcd") -> str:
+    """A session description with sound alone."""
+    return (
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n"
+        "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=sendrecv\r\na=mid:0\r\na=rtcp-mux\r\n"
+        "a=rtpmap:96 opus/48000/2\r\na=fmtp:96 minptime=10;useinbandfec=1\r\n"
+        f"a=ice-ufrag:{ufrag}\r\na=ice-pwd:{'p' * 24}\r\na=fingerprint:sha-256 {FINGERPRINT}\r\na=setup:{setup}\r\n"
+        "a=candidate:1 1 udp 2122260223 192.168.1.20 51472 typ host\r\n"
+    )
