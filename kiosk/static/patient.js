@@ -302,7 +302,7 @@ export function adviceCard(view, one) {
     ),
     h("p.text", { "data-test": "advice-text", class: one.text.length > 160 ? "long" : "" }, one.text),
     button({ do: "play_advice", value: one.id }, "play_advice", {
-      icon: waits ? "clock" : "sound",
+      icon: waits ? "clock" : "ear",
       label: one.playing ? words.playing : waits ? words.voice_coming : words.play,
       kind: `play ${one.playing ? "playing" : ""} ${waits ? "waits" : ""}`,
     }),
