@@ -1,5 +1,5 @@
-"""Flow 6: the link dies in a call, on a real network whose router stops forwarding. Both screens say so; within a minute
-the call comes back by itself; after that the consult goes on as a message."""
+"""Flow 6: the link dies in a call, on a real network whose router stops forwarding. Both screens say so; within a
+minute the call comes back by itself; after that the consult goes on as a message."""
 
 import asyncio
 import time
