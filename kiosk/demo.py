@@ -100,8 +100,8 @@ class Demo:
         """Starts all, prints the box, and keeps all alive until cancelled. Raises DemoError, WillNotStart."""
         began = time.monotonic()
         await self._start()
-        print(self._box(), flush=True)
         self.say(f"ready after {time.monotonic() - began:.1f} s")
+        print(self._box(), flush=True)
         await asyncio.gather(*self._lives)
 
     async def stop(self) -> None:
