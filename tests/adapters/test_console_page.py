@@ -242,7 +242,6 @@ async def test_says_that_the_browser_keeps_it_silent(desk: Desk) -> None:
     await expect(desk.page.locator("body")).to_have_attribute("data-sound", "on")
     await desk.untouched_page()
     await expect(desk.page.locator("body")).to_have_attribute("data-sound", "blocked")
-    await desk.standin.ring(ring_card())
     await desk.part("sound-on").click()
     await expect(desk.page.locator("body")).to_have_attribute("data-sound", "on")
     await expect(desk.part("sound-on")).to_have_count(0)
