@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -52,6 +53,7 @@ class Standin:
         self.received: list[Any] = []
         self.advice_posts: list[tuple[str, str, bytes]] = []
         self.refuse_advice = ""
+        self.lose_answer = False  # the next advice is kept, and the page told that it was not
         self.reachable = True
         self.may_offer = asyncio.Event()  # cleared, the kiosk waits with its offer
         self.may_offer.set()
@@ -159,13 +161,21 @@ class Standin:
         before = int(request.query_params["before"])
         cards = [case.card for case in self.cases.values() if case.card.state == "closed"]
         older = [msgspec.to_builtins(card) for card in cards if card.opened_at < before]
-        return JSONResponse({"cases": older})
+        return JSONResponse({"cases": older, "more": False})
 
     async def advise(self, request: Request) -> Response:
         if self.refuse_advice:
             return JSONResponse({"error": self.refuse_advice}, 503)
         consult = request.path_params["consult"]
         form = await request.form()
+        if self.lose_answer:
+            self.lose_answer = False
+            await self._keep_advice(consult, form)
+            return JSONResponse({"error": "The hub was restarted."}, 503)
+        await self._keep_advice(consult, form)
+        return JSONResponse({"advice": str(form["advice"])}, 201)
+
+    async def _keep_advice(self, consult: str, form: FormData) -> None:
         voice = form.get("voice")
         data = await voice.read() if voice is not None and not isinstance(voice, str) else b""
         self.advice_posts.append((consult, str(form["text"]).replace("\r\n", "\n"), data))
@@ -173,14 +183,13 @@ class Standin:
         if data:
             self.files[reply] = (data, "audio/webm")
         card = console.AdviceCard(
-            advice=f"{len(self.advice_posts):016x}", given_by=self.name, given_at=now_ms(), text=str(form["text"]),
+            advice=str(form["advice"]), given_by=self.name, given_at=now_ms(), text=str(form["text"]),
             reply=reply,
         )  # fmt: skip
         case = self.cases[consult]
         answered = msgspec.structs.replace(case.card, state="answered")
         await self.show(msgspec.structs.replace(case, card=answered, advice=(*case.advice, card)))
         await self._noticed(card)
-        return JSONResponse({"advice": card.advice}, 201)
 
     # --- the console's page
 

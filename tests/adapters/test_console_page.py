@@ -582,6 +582,17 @@ async def test_advice_is_written_and_survives_reload_and_failure(desk: Desk) -> 
     await expect(desk.part("advice-text")).to_have_value("")
 
 
+async def test_advice_whose_answer_was_lost_is_not_given_twice(desk: Desk) -> None:
+    await desk.sign_in()
+    await desk.standin.show(case())
+    await desk.part("case-row").click()
+    desk.standin.lose_answer = True
+    await desk.part("advice-text").fill("Drink a lot.")
+    await desk.part("advice-send").click()
+    await expect(desk.part("advice")).to_contain_text("Drink a lot.")
+    await expect(desk.part("advice-text")).to_have_value("")
+
+
 async def test_typing_is_not_disturbed_by_what_arrives(desk: Desk) -> None:
     await desk.sign_in()
     await desk.standin.show(case())
