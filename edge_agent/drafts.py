@@ -79,6 +79,7 @@ class Drafts:
         self._store, self._records, self._owner = store, records, owner
         self._idle_s, self._max_voice_s = idle_s, max_voice_s
         self._flows: dict[bytes, core.DraftFlow] = {}
+        self._kept: dict[tuple[bytes, str], FileKept] = {}  # by consult and id, while a draft may name them
         self._shown: core.DraftFlow | None = None
         self._captures: dict[str, _Capture] = {}
         self._keeping: set[asyncio.Task[None]] = set()
@@ -93,8 +94,9 @@ class Drafts:
     def is_open(self, consult: bytes) -> bool:
         return consult in self._flows
 
-    def load(self, drafts: list[tuple[bytes, bytes]]) -> None:
+    def load(self, drafts: list[tuple[bytes, bytes]], files: list[FileKept]) -> None:
         """Drafts of before this start; they wait for `show` or `leave`."""
+        self._kept = {(file.consult, file.digest.hex()): file for file in files}
         for consult, content in drafts:
             try:
                 draft = _draft_decoder.decode(content)
@@ -136,7 +138,7 @@ class Drafts:
     def tick(self) -> None:
         now = self._owner.mono()
         for flow in list(self._flows.values()):
-            self._say(self._carry_out(flow, flow.tick(now), []))
+            self._carry_out(flow, flow.tick(now), [])
 
     # the media process
 
@@ -214,6 +216,7 @@ class Drafts:
             del self._flows[consult]
         if self._shown is flow:
             self._shown = None
+        self._kept = {key: file for key, file in self._kept.items() if key[0] != consult}
         log.info("draft %s consult=%s", "saved" if saved else "dropped", consult.hex())
         self._owner.draft_finished(consult, saved)
 
@@ -296,7 +299,9 @@ class Drafts:
         asyncio.get_running_loop().call_soon(self._failed, capture.flow)
 
     def _failed(self, flow: core.DraftFlow) -> None:
-        self._say(self._carry_out(flow, flow.handle(core.CaptureFailed(), self._owner.mono()), []))
+        clips = self._carry_out(flow, flow.handle(core.CaptureFailed(), self._owner.mono()), [])
+        if flow is self._shown:
+            self._say(clips)
 
     def _captured(self, id: str, error: str, duration_ms: int) -> None:
         capture = self._captures.get(id)

@@ -37,7 +37,7 @@ class MediaListener(Protocol):
         """Every frame; the first of a process is `MediaReady`."""
 
     def media_died(self) -> None:
-        """After `MediaReady` only."""
+        """Or could not be started."""
 
 
 class MediaProcess:
@@ -69,6 +69,7 @@ class MediaProcess:
             while True:
                 began = loop.time()
                 why = await self._one_life(folder / "media.sock")
+                self._listener.media_died()
                 deaths = 1 if loop.time() - began > STEADY_S else deaths + 1
                 pause = PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
                 log.warning("media process ended reason=%s again_in_s=%.1f", why, pause)
@@ -119,7 +120,7 @@ class MediaProcess:
             finally:
                 exited.cancel()
         finally:
-            was_ready, self._ready = self._ready, False
+            self._ready = False
             if self._link is not None:
                 self._link.close()
                 self._link = None
@@ -127,8 +128,6 @@ class MediaProcess:
             if process is not None:
                 await asyncio.shield(_end(process))
             self.pid = 0
-            if was_ready:
-                self._listener.media_died()
 
     async def _listen(self, link: ipc.Link) -> str:
         try:

@@ -247,7 +247,11 @@ def _add_demo(commands: Any) -> None:
 
 
 def _agent(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from kiosk.agent_process import run
+
+    settings, file = _kiosk_settings(options)
+    _start_logging(settings.log.level, options.debug)
+    return run(settings, file)
 
 
 def _media(options: argparse.Namespace) -> int:
