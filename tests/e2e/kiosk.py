@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ class Kiosk:
         agent = self.command("agent", "--config", str(self.toml))
         self.agent = Program(name, agent, folder / "agent.log", ENVIRONMENT)
         dial = lab.connect if lab else None
-        self.screen = KioskPage(self.settings["screen"]["port"], dial)
-        self.board = BoardPanel(self.settings["screen"]["port"], dial)
+        self.screen = KioskPage(self.port, dial)
+        self.board = BoardPanel(self.port, dial)
 
     def command(self, *arguments: str) -> list[str]:
         """A command of the kit, run where this kiosk runs."""
@@ -73,6 +74,26 @@ class Kiosk:
 
     def write_settings(self) -> None:
         self.toml.write_text(tomli_w.dumps(self.settings))
+
+    def change_settings(self, over: Settings) -> None:
+        """In the file as it stands, what `join` wrote included; in force when the agent starts again."""
+        now = tomllib.loads(self.toml.read_text())
+        lay_over(now, over)
+        self.toml.write_text(tomli_w.dumps(now))
+
+    def identity(self) -> Settings:
+        """What `join` gave it."""
+        now = tomllib.loads(self.toml.read_text())
+        return {"kiosk": {"id": now["kiosk"]["id"]}, "broker": now["broker"]}
+
+    @property
+    def password_file(self) -> Path:
+        return Path(self.identity()["broker"]["password_file"])
+
+    @property
+    def port(self) -> int:
+        """Of its screen."""
+        return int(self.settings["screen"]["port"])
 
     # --- its processes
 
