@@ -104,6 +104,19 @@ def heard(reference: Samples, recording: Samples) -> Heard:
     )
 
 
+def holds(recording: Samples, clip: Samples, seconds: float = 1.2) -> bool:
+    """Whether the first `seconds` of `clip` that carry sound were played somewhere in `recording`, both at 48 kHz."""
+    loud = np.flatnonzero(np.abs(clip.astype(np.int32)) >= 300)
+    start = int(loud[0]) if len(loud) else 0
+    wanted = _narrow(clip[start : start + int(seconds * RATE_HZ)])
+    sound = _narrow(recording)
+    if len(sound) < len(wanted):
+        return False
+    dots = correlate(sound, wanted, mode="valid", method="fft")
+    energy = np.maximum(np.convolve(sound**2, np.ones(len(wanted)), mode="valid"), 1.0)
+    return bool(np.max(dots / np.sqrt(energy * np.sum(wanted**2))) >= 0.7)
+
+
 def first_sound_s(recording: Samples, threshold: int = 300) -> float | None:
     """Seconds from the recording's start to its first sound, None for silence."""
     loud = np.flatnonzero(np.abs(recording.astype(np.int32)) >= threshold)

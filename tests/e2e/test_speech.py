@@ -70,6 +70,15 @@ def test_the_other_voice_is_not_taken_for_this_one(spoken, tmp_path: Path):
     assert result.share < 0.3
 
 
+def test_a_prompt_is_found_in_what_was_played(spoken, tmp_path: Path):
+    prompt = speak("en", "I have heard you.", tmp_path / "heard.wav")
+    other = speak("en", "The health centre has heard you.", tmp_path / "other.wav")
+    played = np.concatenate([np.zeros(30_000, np.int16), prompt, np.zeros(20_000, np.int16)])
+    assert speech.holds(played, prompt)
+    assert not speech.holds(played, other)
+    assert not speech.holds(prompt[:1000], prompt)
+
+
 def test_the_first_sound_is_timed(spoken):
     start = int(0.4 * RATE_HZ)
     recording = np.concatenate([np.zeros(start, np.int16), np.full(100, 4000, np.int16)])
