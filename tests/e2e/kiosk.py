@@ -49,7 +49,7 @@ class Kiosk:
     """`settings` is its configuration; `join` adds to the file what the hub gave."""
 
     def __init__(self, folder: Path, name: str, microphone: Path, lab: Lab | None = None) -> None:
-        self.name = name
+        self.folder, self.name = folder, name
         self.state_dir = folder / "state"
         self.toml = folder / "kiosk.toml"
         self.speaker_wav = folder / "speaker.wav"

@@ -40,7 +40,7 @@ Samples = NDArray[np.int16]
 
 class Heard(NamedTuple):
     pesq: float  # MOS-LQO, 1.0 to 4.55, mean of the windows
-    worst: float  # the worst window
+    windows: tuple[float, ...]  # the same of each
     share: float  # of the seconds that carry speech
     mouth_to_ear_ms: float  # median over windows; true when recording and loop began at the same instant
 
@@ -98,7 +98,7 @@ def heard(reference: Samples, recording: Samples) -> Heard:
         delays.append((start - offset) % len(loop) / SCORE_RATE_HZ * 1000)
     return Heard(
         pesq=float(np.mean(scores)),
-        worst=float(min(scores)),
+        windows=tuple(round(score, 2) for score in scores),
         share=float(np.mean(seconds)),
         mouth_to_ear_ms=float(np.median(delays)),
     )
