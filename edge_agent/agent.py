@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -190,7 +190,7 @@ class Agent:
                 loop.call_soon_threadsafe(self._contact, pressed, at)
 
             self.board.watch_button(contact)
-        self._spawn(self.media.run(), "media")
+        self._media_task = self._spawn(self.media.run(), "media")
         self._spawn(self.downlink.run(), "downlink")
         self._spawn(self._watch_disk(), "disk")
         if self.link is not None:
@@ -205,6 +205,7 @@ class Agent:
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._media_task.cancel()  # first: whoever stops the whole service may have ended the process already
         if self.link is not None and self.link.up:
             gone = wire.Message(self._status(online=False), sent_at_ms=wall_ms())
             with contextlib.suppress(TimeoutError, NotConnected, PublishRefused):
@@ -219,8 +220,10 @@ class Agent:
         if self.board is not None:
             self.board.close()
 
-    def _spawn(self, work: Any, name: str) -> None:
-        self._tasks.add(asyncio.get_running_loop().create_task(work, name=name))
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        return task
 
     def _restore(self, content: bytes) -> None:
         status = core.Status()

@@ -95,6 +95,7 @@ async def _carry_out(switchboard: Switchboard, opened: OpenConsole, request: con
         return
     if isinstance(request, console.OpenCase) and not await switchboard.show_case(opened, request.consult):
         raise RequestRefused("gone", "There is no such case.")
+    opened.shown.pop("room", None)  # whoever asks is told anew, also where it ends as it was
     if isinstance(request, console.SdpAnswer):
         try:
             compressed = sdp.compress(request.sdp)

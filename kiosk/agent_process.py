@@ -19,8 +19,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-import uvicorn
-
 from edge_agent.agent import Agent
 from edge_agent.config import KioskSettings
 from edge_agent.store import StoreError, StoreThread
@@ -107,24 +105,14 @@ async def _serve(settings: KioskSettings, media_argv: Sequence[str], state_dir: 
     )
     listener = _listen(settings)
     server = make_server(make_app(ScreenPort(agent, lock, around)), settings.screen.host, settings.screen.port)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # the signals below are the agent's
+    # Signals end the whole agent, not the server alone.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     agent.start()
     prompts.make_ahead()
-    try:
-        return await _until_stopped(agent, server, listener, state_dir, stop)
-    finally:
-        await agent.stop()
-        await asyncio.to_thread(prompts.close)
-        log.info("agent stopped")
-
-
-async def _until_stopped(
-    agent: Agent, server: uvicorn.Server, listener: socket.socket, state_dir: Path, stop: asyncio.Event
-) -> int:
     serving = asyncio.create_task(server.serve([listener]))
     failing = asyncio.create_task(agent.failed())
     stopping = asyncio.create_task(stop.wait())
@@ -140,10 +128,13 @@ async def _until_stopped(
         return OK
     finally:
         port_file.unlink(missing_ok=True)
-        server.should_exit = True
         failing.cancel()
         stopping.cancel()
+        await agent.stop()
+        server.should_exit = True
         await asyncio.gather(serving, failing, stopping, return_exceptions=True)
+        await asyncio.to_thread(prompts.close)
+        log.info("agent stopped")
 
 
 def _listen(settings: KioskSettings) -> socket.socket:

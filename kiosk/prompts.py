@@ -15,6 +15,7 @@ import subprocess
 import threading
 import wave
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 from typing import Protocol
@@ -161,7 +162,8 @@ class Prompts:
             self._speech(text, voice, part)
             os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             log.warning("speech failed voice=%s: %s", voice, error)
             return None
         return target

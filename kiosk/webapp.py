@@ -94,7 +94,6 @@ def make_app(agent: KioskPort) -> Starlette:
     ]
     starlette = Starlette(routes=routes)
     starlette.add_middleware(OwnPageOnly)
-    starlette.state.web = app
     return starlette
 
 
@@ -104,7 +103,8 @@ def make_server(app: Starlette, host: str, port: int) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app, host=host, port=port, lifespan="off", access_log=False, log_config=None, server_header=False,
-            ws_max_size=2 * MAX_ACTION_BYTES, ws_ping_interval=20, ws_ping_timeout=20, timeout_graceful_shutdown=1,
+            ws_max_size=2 * MAX_ACTION_BYTES, ws_per_message_deflate=False, ws_ping_interval=20, ws_ping_timeout=20,
+            timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
 

@@ -12,7 +12,7 @@
 //   data-test on fields             patient, text
 //   data-test on what is shown      title, presence, lamp, doctor, time, connecting, stalled, line, instruction, heard
 //                                   (data-reached), heard-<who>, delivery (data-step), delivery-<step>, recorded, level,
-//                                   no_camera, advice, advice-text, notice-<code>, pin_error, digits, details, unsent,
+//                                   no_camera, advice, advice-text, voice_coming, was_heard, notice-<code>, pin_error, digits, details, unsent,
 //                                   worker_name, locks_in, training
 
 import { h, loadDrawings, patch } from "./dom.js";

@@ -36,7 +36,7 @@ export function draft(view) {
     ),
     h(
       "main.draft",
-      { "data-key": `draft-${now.step}`, class: now.step },
+      { "data-key": `draft-${now.step}` },
       heading(view),
       { voice, photo, complaint, urgency, review }[now.step](view),
       h(

@@ -50,12 +50,12 @@ export function button(action, test, { icon, label, kind = "", disabled = false,
 }
 
 /** The one big button; hold.js hears it. */
-export function bigButton(view, { label = view.words.call, icon = "p-press", size = "" } = {}) {
+export function bigButton(view, { label = view.words.call, icon = "p-press", size = "", bare = false } = {}) {
   return h(
     "button.big",
-    { type: "button", class: size, "data-hold": true, "data-test": "big", "data-key": "big", "aria-label": label },
+    { type: "button", class: `${size} ${bare ? "bare" : ""}`, "data-hold": true, "data-test": "big", "data-key": "big", "aria-label": label },
     drawing(icon),
-    h("span", {}, label),
+    !bare && h("span", {}, label),
   );
 }
 
@@ -65,7 +65,6 @@ export function heading(view) {
 
 export function header(view) {
   const { presence, words } = view;
-  const shows = view.notices.filter((notice) => notice.code !== "hub_unreachable" || presence.state !== "offline");
   return h(
     "header",
     {},
@@ -77,7 +76,7 @@ export function header(view) {
       presence.state === "busy" && presence.position > 0 && h("b", {}, String(presence.position)),
       h("span", {}, presence.text),
     ),
-    h("div.notices", {}, shows.map(notice)),
+    noticesSpelledOut(view) ? h("div.notices") : notices(view),
     LANGUAGES_ON.has(view.screen) &&
       view.languages.length > 1 &&
       h(
@@ -95,6 +94,14 @@ export function header(view) {
       view.worker_face === "locked" &&
       button({ do: "worker" }, "worker", { icon: "key", kind: "plain key", label: words.worker }, []),
   );
+}
+
+/** Where the figure's side has room, the notices stand there with their words; elsewhere as signs in the top line. */
+export const noticesSpelledOut = (view) => view.screen === "idle" && view.advice.length === 0;
+
+export function notices(view) {
+  const told = view.presence.state === "offline" ? "hub_unreachable" : ""; // by the presence line
+  return h("div.notices", {}, view.notices.filter(({ code }) => code !== told).map(notice));
 }
 
 function notice({ code, text }) {
@@ -153,6 +160,6 @@ export function minutes(milliseconds) {
 export function when(view, unixMs) {
   const date = new Date(unixMs);
   const today = date.toDateString() === new Date().toDateString();
-  const form = today ? { timeStyle: "short" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+  const form = today ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   return new Intl.DateTimeFormat(view.language, form).format(date);
 }

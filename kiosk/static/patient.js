@@ -1,7 +1,9 @@
 // The patient's face: one function a screen, from a View to elements.
 
 import { drawing, h, sign } from "./dom.js";
-import { bigButton, button, delivery, header, heading, heard, minutes, when } from "./parts.js";
+import {
+  bigButton, button, delivery, header, heading, heard, minutes, notices, noticesSpelledOut, when,
+} from "./parts.js";
 
 function idle(view) {
   const advice = view.advice[0];
@@ -15,6 +17,7 @@ function idle(view) {
         {},
         h("div.sun"),
         drawing("p-doctor"),
+        noticesSpelledOut(view) && notices(view),
         advice &&
           button(
             { do: "show_advice", value: advice.id },
@@ -51,7 +54,7 @@ function ringing(view) {
       h(
         "div.row",
         {},
-        bigButton(view, { icon: "i-ringing", size: "small" }),
+        bigButton(view, { icon: "i-ringing", size: "small", bare: true }),
         button({ do: "cancel" }, "cancel", { icon: "cross", label: view.words.cancel, kind: "quiet stop" }),
       ),
     ),
@@ -83,9 +86,13 @@ function live(view, now) {
     h(
       "main.live",
       { "data-key": "live" },
-      h("div.unseen", {}, h("div.sun.waves"), drawing("p-doctor")),
-      call?.media === "connecting" && h("p.state", { "data-test": "connecting" }, sign("again"), words.connecting),
-      call?.media === "stalled" && h("p.state.weak", { "data-test": "stalled" }, sign("weak"), words.stalled),
+      h(
+        "div.stage",
+        {},
+        h("div.unseen", {}, h("div.sun.waves"), drawing("p-doctor")),
+        call?.media === "connecting" && h("p.state", { "data-test": "connecting" }, sign("again"), words.connecting),
+        call?.media === "stalled" && h("p.state.weak", { "data-test": "stalled" }, sign("weak"), words.stalled),
+      ),
       h(
         "div.callbar",
         {},
@@ -93,15 +100,10 @@ function live(view, now) {
           "div.who",
           {},
           h("div.disc", {}, drawing("p-doctor-face")),
-          h(
-            "div",
-            {},
-            h("b", { "data-test": "doctor" }, call?.doctor || words.doctor),
-            call?.live_since_ms > 0 &&
-              h("time", { "data-test": "time" }, minutes(now - call.live_since_ms)),
-          ),
+          h("b", { "data-test": "doctor" }, call?.doctor || words.doctor),
+          call?.live_since_ms > 0 && h("time", { "data-test": "time" }, minutes(now - call.live_since_ms)),
         ),
-        button({ do: "end" }, "end", { icon: "phone-down", label: words.end, kind: "stop large" }),
+        button({ do: "end" }, "end", { icon: "phone-down", label: words.end, kind: "stop round" }),
       ),
     ),
   ];
@@ -217,6 +219,7 @@ function ended(view) {
 }
 
 function emergency(view) {
+  const instruction = view.emergency_instruction || view.detail;
   return [
     header(view),
     h(
@@ -229,8 +232,8 @@ function emergency(view) {
         h("h1", { "data-test": "title" }, sign("warning"), view.title),
         h(
           "p.instruction",
-          { "data-test": "instruction", class: view.emergency_instruction.length > 90 ? "long" : "" },
-          view.emergency_instruction || view.detail,
+          { "data-test": "instruction", class: instruction.length > 90 ? "long" : "", vars: { fits: fits(instruction) } },
+          instruction,
         ),
         h(
           "div.row",
@@ -289,7 +292,6 @@ function advice(view, now, local) {
 /** The doctor's answer, as the patient and the worker see it. */
 export function adviceCard(view, one) {
   const { words } = view;
-  const waits = one.voice && !one.voice_arrived;
   return h(
     "article.letter",
     { "data-key": `advice-${one.id}`, "data-test": "advice" },
@@ -298,16 +300,21 @@ export function adviceCard(view, one) {
       {},
       h("div.disc", {}, drawing("p-doctor-face")),
       h("div", {}, h("b", {}, one.given_by), h("time", {}, when(view, one.given_at_ms))),
-      one.heard && h("span.heard-mark", { "data-test": "heard" }, sign("ear"), words.heard),
+      one.voice && !one.voice_arrived
+        ? h("span.mark.waits", { "data-test": "voice_coming" }, sign("clock"), words.voice_coming)
+        : one.heard && h("span.mark", { "data-test": "was_heard" }, sign("check"), words.heard),
     ),
-    h("p.text", { "data-test": "advice-text", class: one.text.length > 160 ? "long" : "" }, one.text),
+    h("p.text", { "data-test": "advice-text", vars: { fits: fits(one.text) } }, one.text),
     button({ do: "play_advice", value: one.id }, "play_advice", {
-      icon: waits ? "clock" : "ear",
-      label: one.playing ? words.playing : waits ? words.voice_coming : words.play,
-      kind: `play ${one.playing ? "playing" : ""} ${waits ? "waits" : ""}`,
+      icon: "ear",
+      label: one.playing ? words.playing : words.play,
+      kind: one.playing ? "play playing" : "play",
     }),
   );
 }
+
+/** The largest type in which a text still fills its place without scrolling, about. */
+const fits = (text) => `${(5.8 / Math.sqrt(text.length + 1)).toFixed(2)}rem`;
 
 /** What the agent sends before it is ready, or the page shows when it is gone: pictures alone, or the last words. */
 export function starting(words) {

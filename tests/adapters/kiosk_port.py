@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,14 +73,12 @@ class Port:
 @asynccontextmanager
 async def serving(port: Port, tcp_port: int = 0) -> AsyncIterator[str]:
     """The address of the kiosk's page, e.g. http://127.0.0.1:40123."""
-    server = make_server(make_app(port), "127.0.0.1", tcp_port)
-    task = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                await asyncio.sleep(0.01)
-        host, number = server.servers[0].sockets[0].getsockname()[:2]
-        yield f"http://{host}:{number}"
-    finally:
-        server.should_exit = True
-        await task
+    with socket.create_server(("127.0.0.1", tcp_port)) as listening:  # it takes callers before the server is up
+        host, number = listening.getsockname()
+        server = make_server(make_app(port), host, number)
+        task = asyncio.create_task(server.serve([listening]))
+        try:
+            yield f"http://{host}:{number}"
+        finally:
+            server.should_exit = True
+            await task

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ class ConsoleClient:
         # The hub's own CA, on a LAN: who the hub is is not what these tests are about.
         self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=10, verify=False)
         self.got: list[object] = []
+        self.got_at: list[float] = []  # Unix seconds of each
         self._url, self._account = url, {"name": name, "password": password}
         self._ssl = ssl._create_unverified_context() if url.startswith("https") else None
         self._socket: ClientConnection | None = None
@@ -94,6 +96,15 @@ class ConsoleClient:
         except TimeoutError:
             raise AssertionError(f"the console was not told {what} in {timeout_s} s; {self.got[-3:]}") from None
 
+    async def when_complete(self, consult: str, since: int, timeout_s: float = 20.0) -> float:
+        """Unix seconds at which the inbox first showed the case complete, in what came from `got[since]` on."""
+
+        def complete(inbox: console.Inbox) -> bool:
+            return any(case.consult == consult and case.complete for case in inbox.cases)
+
+        inbox = await self.until(console.Inbox, complete, f"case {consult}, complete", timeout_s, since)
+        return self.got_at[next(index for index, message in enumerate(self.got) if message is inbox)]
+
     def last(self, kind: type[M]) -> M:
         return next(message for message in reversed(self.got) if isinstance(message, kind))
 
@@ -138,6 +149,7 @@ class ConsoleClient:
                         async with self._changed:
                             self._socket = opened
                             self.got.append(_decode(frame))
+                            self.got_at.append(time.time())
                             self._changed.notify_all()
             except (OSError, websockets.WebSocketException, TimeoutError):
                 await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@ shows."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from playwright.async_api import Browser, Page, expect
@@ -102,6 +103,37 @@ class Doctor:
     async def state(self) -> str:
         state: str = await self.page.evaluate("document.body.dataset.callState")
         return state
+
+    # --- when, for the figures: Unix seconds
+
+    async def watch_for_ringing(self) -> None:
+        """From now on the page notes when it begins to ring; see `rang_at`."""
+        await self.page.evaluate(
+            """() => {
+                window.__rangAt = 0;
+                new MutationObserver((_, observer) => {
+                    if (document.body.dataset.ringing === "none") return;
+                    window.__rangAt = performance.timeOrigin + performance.now();
+                    observer.disconnect();
+                }).observe(document.body, { attributeFilter: ["data-ringing"] });
+            }"""
+        )
+
+    async def rang_at(self) -> float:
+        await self.page.wait_for_function("window.__rangAt > 0", timeout=10_000)
+        at: float = await self.page.evaluate("window.__rangAt")
+        return at / 1000
+
+    async def first_sound(self, timeout_s: float = 10.0) -> float:
+        """When the far track of this call was first more than silence."""
+        await self.page.wait_for_function("__proof.sounds.at(-1)?.heardAt > 0", timeout=timeout_s * 1000)
+        return (await self.sound()).heard_at
+
+    async def first_sighting(self, since: float, timeout_s: float = 10.0) -> float:
+        async with asyncio.timeout(timeout_s):
+            while not (fresh := await self.sightings(since)):
+                await self.page.wait_for_timeout(50)
+        return fresh[0][0]
 
     # --- what reaches the doctor
 

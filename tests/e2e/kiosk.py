@@ -7,22 +7,27 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import sqlite3
 import sys
+import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
 
+from kiosk.prompts import Prompts
 from kiosk.screen import View
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
 from tests.e2e.lab import Lab
 from tests.e2e.program import Program, children, command_line, free_port, until
-from tests.e2e.speech import RATE_HZ, Samples, read_wav
+from tests.e2e.speech import RATE_HZ, Samples, holds, read_wav
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
@@ -44,7 +49,7 @@ class Kiosk:
     """`settings` is its configuration; `join` adds to the file what the hub gave."""
 
     def __init__(self, folder: Path, name: str, microphone: Path, lab: Lab | None = None) -> None:
-        self.name = name
+        self.folder, self.name = folder, name
         self.state_dir = folder / "state"
         self.toml = folder / "kiosk.toml"
         self.speaker_wav = folder / "speaker.wav"
@@ -63,8 +68,8 @@ class Kiosk:
         agent = self.command("agent", "--config", str(self.toml))
         self.agent = Program(name, agent, folder / "agent.log", ENVIRONMENT)
         dial = lab.connect if lab else None
-        self.screen = KioskPage(self.settings["screen"]["port"], dial)
-        self.board = BoardPanel(self.settings["screen"]["port"], dial)
+        self.screen = KioskPage(self.port, dial)
+        self.board = BoardPanel(self.port, dial)
 
     def command(self, *arguments: str) -> list[str]:
         """A command of the kit, run where this kiosk runs."""
@@ -73,6 +78,26 @@ class Kiosk:
 
     def write_settings(self) -> None:
         self.toml.write_text(tomli_w.dumps(self.settings))
+
+    def change_settings(self, over: Settings) -> None:
+        """In the file as it stands, what `join` wrote included; in force when the agent starts again."""
+        now = tomllib.loads(self.toml.read_text())
+        lay_over(now, over)
+        self.toml.write_text(tomli_w.dumps(now))
+
+    def identity(self) -> Settings:
+        """What `join` gave it."""
+        now = tomllib.loads(self.toml.read_text())
+        return {"kiosk": {"id": now["kiosk"]["id"]}, "broker": now["broker"]}
+
+    @property
+    def password_file(self) -> Path:
+        return Path(self.identity()["broker"]["password_file"])
+
+    @property
+    def port(self) -> int:
+        """Of its screen."""
+        return int(self.settings["screen"]["port"])
 
     # --- its processes
 
@@ -205,6 +230,16 @@ class Kiosk:
 
         await until(loud, timeout_s, "sound from the speaker", 0.1)
 
+    async def until_says(self, prompt: str, since: int, timeout_s: float = 10.0) -> None:
+        """The spoken prompt, found in what the speaker has played from `since` on."""
+        clip = read_wav(_spoken(prompt))
+
+        def said() -> bool:
+            start = since if self.heard_length() >= since else 0  # a new media process begins the file anew
+            return self.heard_length() > start and holds(self.heard(start), clip)
+
+        await until(said, timeout_s, f"the prompt {prompt!r} from the speaker", 0.1)
+
     async def until_quiet(self, timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
@@ -214,6 +249,14 @@ class Kiosk:
             if not np.any(np.abs(fresh[-int(QUIET_S * RATE_HZ) :]) > LOUD):
                 return
             assert time.monotonic() < deadline, "the speaker does not become quiet"
+
+    async def first(self, what: str, since_line: int, timeout_s: float = 10.0) -> float:
+        """Unix seconds at which the agent said that the first far sound ("heard") or picture ("seen") of a call went
+        out, in what it wrote from `since_line` on."""
+        pattern = re.compile(rf"first {what} call=")
+        await self.agent.until_line(pattern.pattern, timeout_s, since_line)
+        line = next(line for line in self.agent.lines[since_line:] if pattern.search(line.text))
+        return line.at + time.time() - time.monotonic()
 
     # --- what is on its disk
 
@@ -246,6 +289,13 @@ class Kiosk:
 
     async def _now(self) -> View:
         return await self.screen.until(lambda view: True, "anything", START_TIMEOUT_S)
+
+
+@cache
+def _spoken(prompt: str) -> Path:
+    made = Prompts(Path(tempfile.mkdtemp(prefix="teleconsult-prompts-"))).path(prompt, "en")
+    assert made is not None, "espeak-ng is missing"
+    return made
 
 
 def read_rows(path: Path, query: str, values: Sequence[object]) -> list[sqlite3.Row]:

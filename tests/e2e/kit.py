@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import aiomqtt
 import httpx
 import tomli_w
 
@@ -171,6 +173,22 @@ class Kit:
                 )  # fmt: skip
             assert time.monotonic() < deadline, f"call {call} is not over on both sides: {[dict(row) for row in rows]}"
             await asyncio.sleep(0.05)
+
+    def missing(self, kiosk: str) -> set[str]:
+        """The parts that the hub knows this kiosk to lack."""
+        return set(json.loads(self.rows("SELECT missing FROM kiosk WHERE id = ?", kiosk)[0]["missing"]))
+
+    def as_kiosk(self, kiosk: Kiosk) -> aiomqtt.Client:
+        """A stranger at the broker who has stolen a kiosk's password."""
+        return self._mqtt(kiosk.name, kiosk.password_file.read_text().strip())
+
+    def as_hub(self) -> aiomqtt.Client:
+        return self._mqtt("_hub", (self.data_dir / "broker" / "hub.password").read_text().strip())
+
+    def _mqtt(self, username: str, password: str) -> aiomqtt.Client:
+        return aiomqtt.Client(
+            "127.0.0.1", self.broker_port, username=username, password=password, protocol=aiomqtt.ProtocolVersion.V5
+        )
 
     def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Of the hub's database, read beside it."""

@@ -92,16 +92,14 @@ async def test_the_first_claim_wins(kit, kiosk, doctors):
 
 
 async def test_further_presses_say_again_that_it_was_heard(kit, kiosk, available):
-    mark = len(available.got)
+    mark, played = len(available.got), kiosk.heard_length()
     await kiosk.board.press()
     card = await available.until_rings(mark)
-    await kiosk.screen.until(lambda view: view.screen == "ringing" and view.call.heard_by == "hub", "heard by the hub")
-    await kiosk.until_quiet()
-    for _ in range(3):
+    await kiosk.until_says("hub_heard", played)
+    for _ in range(2):
         played = kiosk.heard_length()
         await kiosk.board.press()
-        await kiosk.until_sound(played)
-        await kiosk.until_quiet()
+        await kiosk.until_says("still_calling", played)
     assert kiosk.screen.view.screen == "ringing"
     room = available.last(console.Room)
     assert [ring.call for ring in room.queue] == [card.call]
@@ -122,13 +120,12 @@ async def test_cancelled_by_holding_the_button_after_a_question(kit, kiosk, avai
     mark = len(available.got)
     await kiosk.board.press()
     card = await available.until_rings(mark)
-    await kiosk.until_quiet()
     played = kiosk.heard_length()
     await kiosk.board.down()
     await kiosk.screen.until(lambda view: view.call is not None and view.call.cancel_asked, "the question", 7.0)
     await kiosk.board.up()
     assert kiosk.screen.view.screen == "ringing"
-    await kiosk.until_sound(played)
+    await kiosk.until_says("ask_cancel", played)
     await kiosk.board.down()
     await kiosk.screen.until(lambda view: view.screen == "idle", "idle", 7.0)
     await kiosk.board.up()

@@ -52,12 +52,11 @@ async def test_nobody_answers_and_a_message_is_offered_in_the_same_consult(kit, 
     mark = len(available.got)
     await kiosk.board.press()
     card = await available.until_rings(mark)
-    await kiosk.until_quiet()
     played = kiosk.heard_length()
     await kiosk.board.until_light("message", timeout_s=10.0)  # by lamp,
     view = await kiosk.screen.until(lambda view: view.screen == "offer", "the offer of a message")  # by screen,
     assert view.title
-    await kiosk.until_sound(played)  # and by voice
+    await kiosk.until_says("nobody_answers", played)  # and by voice
     (await kit.until_over(card.call)).check("unanswered")
     await kiosk.screen.act("leave_message")
     await kiosk.leave_message(voice_s=1.5)
@@ -70,12 +69,11 @@ async def test_a_decline_is_told_and_a_message_is_offered(kit, kiosk, available)
     mark = len(available.got)
     await kiosk.board.press()
     card = await available.until_rings(mark)
-    await kiosk.until_quiet()
     played = kiosk.heard_length()
     await available.send(console.Decline(call=card.call))
     await kiosk.screen.until(lambda view: view.screen == "offer", "the offer of a message")
     await kiosk.board.until_light("message")
-    await kiosk.until_sound(played)
+    await kiosk.until_says("declined", played)
     (await kit.until_over(card.call)).check("declined")
     await kiosk.screen.act("dismiss")
     await kiosk.board.until_light("ready")

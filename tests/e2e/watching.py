@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.e2e.doctor import Doctor, seen_at_kiosk
 from tests.e2e.kiosk import Kiosk
 from tests.e2e.pictures import Seen
-from tests.e2e.speech import Heard, Samples, heard
+from tests.e2e.speech import Heard, Samples, heard, write_wav
 
 WARM_UP_S = 3.0  # prompts end, jitter buffers and encoders find their pace
 MIN_PESQ = 3.5
@@ -43,9 +43,12 @@ async def watch(kiosk: Kiosk, doctor: Doctor, patient_says: Samples, doctor_says
     await asyncio.sleep(seconds)
     at_doctor = await doctor.newest_sound(seconds)
     at_patient = kiosk.heard(played)
-    return Watched(
-        doctor_heard=heard(patient_says, at_doctor),
-        patient_heard=heard(doctor_says, at_patient),
-        doctor_saw=await doctor.seen(since),
-        patient_saw=seen_at_kiosk(kiosk.screen.far_pictures, since),
+    doctor_saw = await doctor.seen(since)
+    patient_saw = seen_at_kiosk(kiosk.screen.far_pictures, since)
+    # Kept beside the logs, for whoever asks why a test failed.
+    write_wav(kiosk.folder / "heard-by-doctor.wav", at_doctor)
+    write_wav(kiosk.folder / "heard-by-patient.wav", at_patient)
+    doctor_heard, patient_heard = await asyncio.gather(
+        asyncio.to_thread(heard, patient_says, at_doctor), asyncio.to_thread(heard, doctor_says, at_patient)
     )
+    return Watched(doctor_heard, patient_heard, doctor_saw, patient_saw)

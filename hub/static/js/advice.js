@@ -58,7 +58,7 @@ export function composer(shown, state, actions, keep) {
     { class: "composer", "aria-label": "New advice" },
     h("textarea", {
       "aria-label": "Advice for the patient and the health worker", placeholder: "Advice for the patient and the health worker…",
-      rows: 3, maxlength: 4000, value: draft.text, readonly: draft.sending, onkeydown: keys, "data-test": "advice-text",
+      rows: 2, maxlength: 4000, value: draft.text, readonly: draft.sending, onkeydown: keys, "data-test": "advice-text",
       oninput: (event) => actions.writeAdvice(consult, event.target.value),
     }),
     draft.voice && !draft.sending && voicePreview(consult, draft, actions),
@@ -102,7 +102,7 @@ function voiceButton(consult, draft, state, actions, keep) {
   return h(
     "button",
     {
-      type: "button", disabled: reason !== "" || draft.sending, title: reason || undefined, key: "record",
+      class: "record", type: "button", disabled: reason !== "" || draft.sending, title: reason || undefined, key: "record",
       onclick: () => actions.recordVoice(consult), "data-test": "record-reply",
     },
     icon("microphone"),

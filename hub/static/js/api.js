@@ -34,17 +34,24 @@ export async function signOut() {
   await accepted(await ask("/api/logout", { method: "POST" }));
 }
 
-/** Closed cases opened before `before` (Unix ms), newest first. @param {number} before */
+/**
+ * Closed cases opened before `before` (Unix ms), newest first.
+ * @param {number} before @returns {Promise<{cases: import("./state.js").CaseCard[], more: boolean}>}
+ */
 export async function closedCases(before) {
   const answer = await accepted(await ask(`/api/cases?state=closed&before=${before}`));
-  return (await answer.json()).cases;
+  return answer.json();
 }
 
-/** @param {string} consult @param {{text: string, voice: Blob|null}} advice */
-export async function sendAdvice(consult, advice) {
+/** @param {string} consult @param {import("./drafts.js").Draft} draft */
+export async function sendAdvice(consult, draft) {
   const form = new FormData();
-  form.append("text", advice.text);
-  if (advice.voice) form.append("voice", advice.voice, advice.voice.type.includes("ogg") ? "reply.ogg" : "reply.webm");
+  form.append("advice", draft.id);
+  form.append("text", draft.text.trim());
+  if (draft.voice) {
+    form.append("duration_ms", String(Math.round(draft.voiceMs)));
+    form.append("voice", draft.voice, draft.voice.type.includes("ogg") ? "reply.ogg" : "reply.webm");
+  }
   const signal = AbortSignal.timeout(SEND_TIMEOUT_MS);
   return (await accepted(await ask(`/api/cases/${consult}/advice`, { method: "POST", body: form, signal }))).json();
 }

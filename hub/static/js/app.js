@@ -65,6 +65,7 @@ function onMessage(message) {
   state = receive(state, message, Date.now());
   if (message.type === "hello") onHello(message);
   if (message.type === "call") onCall(message);
+  if (message.type === "case") drafts.forgetSent(message.case.card.consult, message.case.advice);
   change({});
 }
 
@@ -175,17 +176,18 @@ const actions = {
 
   async sendAdvice(consult) {
     const draft = drafts.of(consult);
-    const text = draft.text.trim();
-    if (draft.sending || (!text && !draft.voice)) return;
+    if (draft.sending || (!draft.text.trim() && !draft.voice)) return;
     Object.assign(draft, { sending: true, error: "" });
+    drafts.name(consult);
     change({});
     try {
-      await sendAdvice(consult, { text, voice: draft.voice });
+      await sendAdvice(consult, draft);
       drafts.clear(consult);
     } catch (error) {
       draft.error = `Not sent, and kept here. ${sentence(error)}`;
     }
     draft.sending = false;
+    if (state.case?.card.consult === consult) drafts.forgetSent(consult, state.case.advice);
     change({});
   },
 
@@ -228,7 +230,7 @@ function openCase(consult) {
 async function fetchClosed(before, time) {
   try {
     const older = await closedCases(time);
-    if (state.tab === "closed") change({ closed: [...before, ...older], closedEnd: older.length === 0 });
+    if (state.tab === "closed") change({ closed: [...before, ...older.cases], closedEnd: !older.more });
   } catch (error) {
     tell(sentence(error));
     change({ tab: "open" });

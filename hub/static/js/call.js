@@ -65,7 +65,7 @@ export class CallMedia {
     this.#reset();
     void this.devices.open(audioProcessing);
     if (rejoin) {
-      this.floor = rememberedLeg(call); // the page before the reload has answered these
+      this.floor = rememberedLeg(call); // what the page before the reload has answered
       this.everConnected = true; // it was live before the reload: this is a line lost, not a first connection
       this.lostAt = performance.now();
       this.#askForLeg();
@@ -75,16 +75,17 @@ export class CallMedia {
 
   /** @param {{call: string, leg: number, sdp: string, ice_servers: RTCIceServer[]}} offer */
   async takeOffer(offer) {
-    if (offer.call !== this.call || offer.leg <= this.#highestLeg()) return;
-    const leg = new Leg(offer.leg, offer.ice_servers, () => this.#legChanged(leg));
+    if (offer.call !== this.call || offer.leg < this.#highestLeg()) return;
+    const newest = this.legs.at(-1);
+    if (newest?.offer === offer.sdp) return this.#sendAnswer(newest); // the hub has not heard it, as after an outage
+    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg));
     this.legs.push(leg);
-    rememberLeg(this.call, offer.leg);
     this.onChange();
     if (this.devices.starting) await Promise.race([this.devices.starting, pause(DEVICES_MS)]);
     try {
       const willSend = { audio: !this.devices.problems.audio, video: !this.devices.problems.video };
-      const sdp = await leg.answer(offer.sdp, this.devices.tracks, willSend);
-      if (this.legs.includes(leg)) this.send({ type: "answer", call: offer.call, leg: offer.leg, sdp });
+      await leg.answer(this.devices.tracks, willSend);
+      if (this.legs.includes(leg)) this.#sendAnswer(leg);
     } catch (error) {
       if (!this.legs.includes(leg)) return; // closed under our hands: the call is over
       console.warn("offer not usable leg=%d: %s", offer.leg, error);
@@ -165,6 +166,12 @@ export class CallMedia {
     return this.legs.at(-1)?.number ?? this.floor;
   }
 
+  #sendAnswer(leg) {
+    if (!leg.sdp) return; // still being made
+    const sent = this.send({ type: "answer", call: this.call, leg: leg.number, sdp: leg.sdp });
+    if (sent) rememberLeg(this.call, leg.number);
+  }
+
   #legChanged(leg) {
     if (leg.state === "connected" && this.legs.indexOf(leg) >= this.legs.indexOf(this.active)) this.#activate(leg);
     this.#judge();
@@ -175,8 +182,7 @@ export class CallMedia {
     if (this.active === leg) return;
     this.active = leg;
     this.everConnected = true;
-    const older = this.legs.filter((other) => other.number < leg.number);
-    this.legs = this.legs.filter((other) => other.number >= leg.number);
+    const older = this.legs.splice(0, this.legs.indexOf(leg));
     setTimeout(() => older.forEach((other) => other.close()), OLD_LEG_MS);
     leg.setTracks(this.devices.tracks);
     this.farVideo.srcObject = leg.stream;
@@ -263,7 +269,7 @@ function video(properties) {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// The number of the last leg outlives a reload: a new one must be above it, or the kiosk takes it for the old one.
+// The number of the last leg answered outlives a reload: the new one must be above it.
 const LEG_KEY = "leg-of-call";
 
 function rememberLeg(call, leg) {

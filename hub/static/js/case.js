@@ -109,8 +109,8 @@ function note(shown, now) {
 }
 
 function arriving(file) {
-  const name = `${fileSize(file.received)} of ${fileSize(file.size)}`;
-  return [h("progress", { max: file.size, value: file.received, "aria-label": `Arriving, ${name}` }), h("span", { class: "quiet" }, `arriving, ${name}`)];
+  const name = `${Math.floor((100 * file.received) / file.size)} % of ${fileSize(file.size)}`;
+  return [h("progress", { max: file.size, value: file.received, "aria-label": `Arriving, ${name}` }), h("span", { class: "quiet" }, `Arriving: ${name}`)];
 }
 
 function photos(shown, actions) {

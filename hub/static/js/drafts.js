@@ -2,10 +2,14 @@
  * Advice that is written and not sent yet, one draft a consult. Text survives a reload of the page; a recorded
  * voice lives in memory only, so the page asks before it is closed over one.
  *
- * @typedef {{text: string, voice: Blob|null, voiceUrl: string, voiceMs: number, sending: boolean, error: string}} Draft
+ * A draft gets its id when it is first sent. Where the hub's answer was lost, the same id makes a second sending
+ * the same advice, and the draft goes when the case shows that it has arrived; a changed draft is another one.
+ *
+ * @typedef {{id: string, text: string, voice: Blob|null, voiceUrl: string, voiceMs: number, sending: boolean, error: string}} Draft
  */
 
 const KEY = "draft:";
+const ID_KEY = "draft-id:";
 const OWNER_KEY = "draft-owner";
 
 export class Drafts {
@@ -22,7 +26,8 @@ export class Drafts {
     let draft = this.kept.get(consult);
     if (!draft) {
       const text = sessionStorage.getItem(KEY + consult) ?? "";
-      draft = { text, voice: null, voiceUrl: "", voiceMs: 0, sending: false, error: "" };
+      const id = sessionStorage.getItem(ID_KEY + consult) ?? "";
+      draft = { id, text, voice: null, voiceUrl: "", voiceMs: 0, sending: false, error: "" };
       this.kept.set(consult, draft);
     }
     return draft;
@@ -30,7 +35,7 @@ export class Drafts {
 
   /** @param {string} consult @param {string} text */
   write(consult, text) {
-    this.of(consult).text = text;
+    this.#changed(consult).text = text;
     if (text) sessionStorage.setItem(KEY + consult, text);
     else sessionStorage.removeItem(KEY + consult);
   }
@@ -43,9 +48,22 @@ export class Drafts {
 
   /** @param {string} consult */
   dropVoice(consult) {
-    const draft = this.of(consult);
+    const draft = this.#changed(consult);
     if (draft.voiceUrl) URL.revokeObjectURL(draft.voiceUrl);
     Object.assign(draft, { voice: null, voiceUrl: "", voiceMs: 0 });
+  }
+
+  /** Give it its id, before it is sent. @param {string} consult */
+  name(consult) {
+    const draft = this.of(consult);
+    draft.id ||= Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem(ID_KEY + consult, draft.id);
+  }
+
+  /** @param {string} consult @param {{advice: string}[]} given what the hub has */
+  forgetSent(consult, given) {
+    const { id, sending } = this.of(consult);
+    if (id && !sending && given.some(({ advice }) => advice === id)) this.clear(consult);
   }
 
   /** After it was sent. @param {string} consult */
@@ -53,6 +71,13 @@ export class Drafts {
     this.dropVoice(consult);
     this.write(consult, "");
     this.kept.delete(consult);
+  }
+
+  #changed(consult) {
+    const draft = this.of(consult);
+    draft.id = "";
+    sessionStorage.removeItem(ID_KEY + consult);
+    return draft;
   }
 
   /** Another doctor at this browser must not find them. @param {string} doctor */

@@ -88,7 +88,7 @@ function caseRow(card, state, actions, now) {
         h("span", { class: "row-site" }, card.site),
         card.photos > 0 && h("span", { class: "with-icon", title: "Photos" }, icon("photo"), card.photos),
         card.voice_ms > 0 && h("span", { class: "with-icon", title: "Voice notes" }, icon("voice"), duration(card.voice_ms)),
-        h("span", { class: `row-state s-${card.state}` }, card.complete || card.state === "closed" ? stateLabel(card.state) : "Arriving…"),
+        h("span", { class: `row-state s-${card.state}` }, stateLabel(card.state)),
       ),
     ),
   );

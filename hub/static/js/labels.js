@@ -34,7 +34,7 @@ const OUTCOMES = {
 };
 const URGENCIES = { routine: "Routine", soon: "Soon", urgent: "Urgent", emergency: "Emergency" };
 const STATES = {
-  receiving: "Arriving",
+  receiving: "Arriving…",
   open: "To answer",
   answered: "Answered",
   heard: "Advice heard",

@@ -10,11 +10,14 @@ const GATHER_MS = 1000; // on a LAN it takes some ten; a slow TURN server must n
 export class Leg {
   /**
    * @param {number} number as the kiosk counts them, from 1
+   * @param {string} offer
    * @param {RTCIceServer[]} iceServers
    * @param {() => void} onChange the connection's state changed
    */
-  constructor(number, iceServers, onChange) {
+  constructor(number, offer, iceServers, onChange) {
     this.number = number;
+    this.offer = offer;
+    this.sdp = ""; // the whole answer, candidates included, once it is made
     this.startedAt = performance.now();
     this.stream = new MediaStream();
     this.failedAt = 0;
@@ -41,12 +44,11 @@ export class Leg {
   }
 
   /**
-   * @param {string} offer @param {Record<Kind, MediaStreamTrack|null>} tracks
+   * @param {Record<Kind, MediaStreamTrack|null>} tracks
    * @param {Record<Kind, boolean>} willSend whether a track is there or may still come
-   * @returns {Promise<string>} the whole answer, candidates included
    */
-  async answer(offer, tracks, willSend) {
-    await this.pc.setRemoteDescription({ type: "offer", sdp: offer });
+  async answer(tracks, willSend) {
+    await this.pc.setRemoteDescription({ type: "offer", sdp: this.offer });
     for (const transceiver of this.pc.getTransceivers()) {
       const kind = /** @type {Kind} */ (transceiver.receiver.track.kind);
       transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
@@ -54,7 +56,7 @@ export class Leg {
     }
     await this.pc.setLocalDescription(await this.pc.createAnswer());
     await this.#gathered();
-    return this.pc.localDescription.sdp;
+    this.sdp = this.pc.localDescription.sdp;
   }
 
   /** The tracks of a device that came late, or was plugged in again. @param {Record<Kind, MediaStreamTrack|null>} tracks */

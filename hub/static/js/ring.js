@@ -7,6 +7,7 @@
 
 const RATE_HZ = 24_000;
 const TITLE_MS = 1000;
+const JUDGE_MS = 500; // a context that may run takes a moment to begin
 const QUIET = 0.12; // while in a call: heard by the doctor, hardly by the patient
 
 /** Beeps of `[start s, length s, Hz]` within a loop of `length` seconds. */
@@ -26,6 +27,11 @@ export class Ringer {
     this.onChange = onChange;
     this.context = new AudioContext({ sampleRate: RATE_HZ });
     this.context.onstatechange = onChange;
+    this.judged = false;
+    setTimeout(() => {
+      this.judged = true;
+      onChange();
+    }, JUDGE_MS);
     this.gain = this.context.createGain();
     this.gain.connect(this.context.destination);
     this.buffers = { call: tone(this.context, TONES.call), emergency: tone(this.context, TONES.emergency) };
@@ -43,7 +49,7 @@ export class Ringer {
 
   /** A browser gives sound only to a page that the person has touched. */
   get soundAllowed() {
-    return this.context.state === "running";
+    return this.context.state === "running" || !this.judged;
   }
 
   get mayAskToNotify() {
@@ -51,7 +57,7 @@ export class Ringer {
   }
 
   async allowSound() {
-    if (!this.soundAllowed) await this.context.resume();
+    if (this.context.state !== "running") await this.context.resume();
   }
 
   async askToNotify() {

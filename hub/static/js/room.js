@@ -19,8 +19,8 @@ export function waitingRoom(state, actions, now) {
 }
 
 function ringCard(card, state, actions, now) {
-  const ringing = card.rings_me && !card.claimed_by;
-  const classes = ["ring-card", card.emergency && "emergency", ringing && "ringing", card.claimed_by && "taken"];
+  if (card.claimed_by) return takenCard(card);
+  const classes = ["ring-card", card.emergency && "emergency", card.rings_me && "ringing"];
   return h(
     "li",
     {
@@ -40,11 +40,19 @@ function ringCard(card, state, actions, now) {
       ),
       h("p", { class: "ring-line quiet" }, card.kiosk, h("span", { class: "chip" }, languageLabel(card.language))),
       card.warnings.length > 0 && h("p", { class: "ring-warning" }, icon("alert"), card.warnings.map(warningLabel).join(", ")),
-      card.claimed_by
-        ? h("p", { class: "ring-line quiet" }, icon("person"), `${card.claimed_by} has taken it`)
-        : claimButton(card, state, actions),
-      !card.claimed_by && !card.rings_me && h("p", { class: "ring-line quiet" }, "Does not ring here now"),
+      claimButton(card, state, actions),
+      !card.rings_me && h("p", { class: "ring-line quiet" }, "Does not ring here now"),
     ),
+  );
+}
+
+function takenCard(card) {
+  return h(
+    "li",
+    { class: "ring-card taken", key: card.call, "data-test": "ring-card", "data-call": card.call, "data-emergency": String(card.emergency) },
+    h("strong", { class: "site", title: card.kiosk }, card.site),
+    card.emergency && h("span", { class: "urgency u-emergency" }, icon("alert"), "Emergency"),
+    h("p", { class: "with-icon quiet" }, icon("person"), `${card.claimed_by} has taken it`),
   );
 }
 

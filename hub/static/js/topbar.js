@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
 import { duration } from "./labels.js";
+import { inCall } from "./state.js";
 
 const SHOWN_DOCTORS = 3;
 
@@ -106,7 +107,7 @@ export function notices(state, actions, ringer) {
         h("span", {}, "This browser keeps the page silent until you press something: a call could not be heard."),
         h("button", { type: "button", onclick: () => void ringer.allowSound(), "data-test": "sound-on" }, icon("sound"), "Turn on sound"),
       ),
-    ringer.soundAllowed && ringer.mayAskToNotify && !state.notifyLater &&
+    ringer.soundAllowed && ringer.mayAskToNotify && !state.notifyLater && !inCall(state) &&
       h(
         "p",
         { class: "notice", key: "notify" },
