@@ -295,12 +295,15 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _set_pin(options: argparse.Namespace) -> int:
-    from argon2 import PasswordHasher
-
+    from edge_agent.core.settings import SettingsError
     from edge_agent.core.tomltext import set_values
     from edge_agent.join import write_private
+    from kiosk.worker import pin_hash
 
-    hashed = PasswordHasher().hash(_ask_pin())
+    try:
+        hashed = pin_hash(_ask_pin())
+    except ValueError as error:
+        raise SettingsError(f"{error}; nothing was changed") from None
     if options.print:
         print(hashed)
         return OK
@@ -313,19 +316,14 @@ def _set_pin(options: argparse.Namespace) -> int:
 
 
 def _ask_pin() -> str:
-    """Twice from a terminal, once from a pipe. 4 to 12 digits: it is typed on a screen's number pad."""
-    from edge_agent.core.settings import SettingsError
+    """Twice from a terminal, once from a pipe."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    from getpass import getpass
 
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        pin = getpass("New PIN (4 to 12 digits): ")
-        if pin != getpass("The same again: "):
-            raise SettingsError("the two PINs differ; nothing was changed")
-    else:
-        pin = sys.stdin.readline().strip()
-    if not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 12):
-        raise SettingsError("a PIN has 4 to 12 digits; nothing was changed")
+    pin = getpass("New PIN (4 to 12 digits): ")
+    if pin != getpass("The same again: "):
+        raise ValueError("the two PINs differ")
     return pin
 
 
