@@ -130,7 +130,7 @@ def _command(commands: Any, name: str, summary: str, examples: str, more: str = 
 
 def _add_kiosk_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"the kiosk's TOML file (default: {_default_file('kiosk.toml')})"
+        "--config", type=Path, metavar="FILE", help=f"the kiosk's TOML file (default: {_kiosk_default()})"
     )
 
 
@@ -170,7 +170,7 @@ def _add_hub(commands: Any, whole: bool) -> None:
     if whole:
         from hub.cli import add_arguments
 
-        add_arguments(parser, _default_file("hub.toml"), _start_logging)
+        add_arguments(parser, _hub_default(), _start_logging)
 
 
 def _add_join(commands: Any) -> None:
@@ -282,7 +282,7 @@ def _config(options: argparse.Namespace) -> int:
     if options.hub:
         from hub.config import read_hub_settings
 
-        file = options.config or _existing(_default_file("hub.toml"))
+        file = options.config or _existing(_hub_default())
         settings: Any = read_hub_settings(file)
     else:
         settings, file = _kiosk_settings(options)
@@ -348,12 +348,20 @@ def _demo(options: argparse.Namespace) -> int:
 # --- files and logs
 
 
-def _default_file(name: str) -> Path:
+def _default_file(part: str, name: str) -> Path:
     """The system's where there is one or root asks, else the user's own."""
-    system = Path("/etc/teleconsult") / name
+    system = Path("/etc") / part / name
     if system.exists() or os.geteuid() == 0:
         return system
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "teleconsult" / name
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / part / name
+
+
+def _kiosk_default() -> Path:
+    return _default_file("teleconsult", "kiosk.toml")
+
+
+def _hub_default() -> Path:
+    return _default_file("teleconsult-hub", "hub.toml")
 
 
 def _existing(file: Path) -> Path | None:
@@ -362,14 +370,14 @@ def _existing(file: Path) -> Path | None:
 
 def _kiosk_file(options: argparse.Namespace) -> Path:
     given: Path | None = options.config
-    return given or _default_file("kiosk.toml")
+    return given or _kiosk_default()
 
 
 def _kiosk_settings(options: argparse.Namespace) -> tuple[KioskSettings, Path | None]:
     """A file that is named must be there; the default one need not."""
     from edge_agent.config import read_kiosk_settings
 
-    file = options.config or _existing(_default_file("kiosk.toml"))
+    file = options.config or _existing(_kiosk_default())
     return read_kiosk_settings(file), file
 
 
