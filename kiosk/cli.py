@@ -178,12 +178,12 @@ def _add_join(commands: Any) -> None:
         commands,
         "join",
         "make this kiosk one of a hub's, with the code that `teleconsult hub invite` prints",
-        "  teleconsult join 4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF\n"
-        "  teleconsult join 4XK2C-… --hub 192.168.1.20:8443 --name hill-clinic\n",
+        "  teleconsult join 5DYH4-X6J0Z-S1FP2-7CEJV-JZG3B-8KYPK-M6TJK-S20G7\n"
+        "  teleconsult join 5DYH4-… --hub 192.168.1.20:8443 --name hill-clinic\n",
         "\nThe hub is found on the local network, or by --hub. It is told nothing unless it proves to be the one\n"
         "that the code is from. Name, password and broker go into the kiosk's configuration.",
     )
-    parser.add_argument("code", metavar="CODE", nargs="+", help="seven groups of five characters; a code works once")
+    parser.add_argument("code", metavar="CODE", nargs="+", help="eight groups of five characters; a code works once")
     parser.add_argument("--hub", metavar="HOST:PORT", help="where the hub is (default: found by zeroconf)")
     parser.add_argument("--name", default="", help="the name this kiosk would like, e.g. hill-clinic")
     parser.add_argument("--again", action="store_true", help="although this kiosk has joined a hub already")
