@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_agent.core.settings import SettingsError, load
+from edge_agent.core.settings import Secret, SettingsError, load
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
@@ -27,7 +27,7 @@ class KioskSection(_Section, frozen=True):
     state_dir: str = "~/.local/state/teleconsult"
     language: str = "en"
     languages: tuple[str, ...] = ("en", "fr", "sw")
-    worker_pin_hash: str = ""  # from `teleconsult config set-pin`; empty: no worker's face
+    worker_pin_hash: Secret = ""  # from `teleconsult config set-pin`; empty: no worker's face
     prompts_dir: str = ""  # recorded prompts, <dir>/<language>/<name>.wav, in place of the spoken ones
     emergency_instruction: str = ""  # the clinic's own, shown and spoken when nobody can be reached
 

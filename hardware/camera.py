@@ -20,14 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardware.api import CameraUnavailable, Picture
-from hardware.numbered import NUMBERS, draw_number
+from hardware.numbered import draw_number
 from hardware.pacing import Beat
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 FIRST_PICTURE_TIMEOUT_S = 5.0  # USB cameras take up to 2 s to set their exposure
 NEXT_PICTURE_TIMEOUT_S = 3.0  # in the dark they slow down, but not to this
-MAX_FILE_RATE = 120.0
+_MAX_FILE_RATE = 120.0
+_MOST_SKIPPED_S = 2
+_FAILURES_THAT_MEAN_GONE = 5  # a broken JPEG now and then is ordinary on USB; a select() timeout is 10 s
 
 _CLOSED = "the camera is closed"
 
@@ -41,20 +43,24 @@ class SyntheticCamera:
         self.rate = Fraction(rate).limit_denominator(1000)
         self._beat = Beat(float(self.rate), patience_s=1.0 / rate)
         self._ground = _soft_gradient(width, height)
+        self._draw(0)  # OpenCV loads its font at the first text, which would make the first picture late
 
     def read(self) -> Picture:
         beat = self._beat.wait()
         if beat is None:
             raise CameraUnavailable(_CLOSED)
         number, due = beat
-        picture = self._ground.copy()
-        self._draw_shapes(picture, number / float(self.rate))
-        self._draw_clock(picture)
-        draw_number(picture, number % NUMBERS)
-        return Picture(picture, due)
+        return Picture(self._draw(number), due)
 
     def close(self) -> None:
         self._beat.close()
+
+    def _draw(self, number: int) -> NDArray[np.uint8]:
+        picture = self._ground.copy()
+        self._draw_shapes(picture, number / float(self.rate))
+        self._draw_clock(picture)
+        draw_number(picture, number)
+        return picture
 
     def _draw_shapes(self, picture: NDArray[np.uint8], seconds: float) -> None:
         width, height = self.width, self.height
@@ -104,10 +110,10 @@ class VideoFileCamera:
             self._capture.release()
             raise CameraUnavailable(f"{path} is no video that can be played", "give an MP4, WebM, MKV or AVI file")
         own_rate = self._capture.get(cv2.CAP_PROP_FPS)
-        sound_rate = own_rate if math.isfinite(own_rate) and 0 < own_rate <= MAX_FILE_RATE else rate
-        self.rate = Fraction(sound_rate).limit_denominator(1001)
+        usable_rate = own_rate if math.isfinite(own_rate) and 0 < own_rate <= _MAX_FILE_RATE else rate
+        self.rate = Fraction(usable_rate).limit_denominator(1001)
         self.width, self.height = _fit(picture.shape[1], picture.shape[0], width, height)
-        self._first: NDArray[np.uint8] | None = picture
+        self._rewind()
         self._beat = Beat(float(self.rate), patience_s=0.5)
         self._given = 0  # beats that have had their picture
         self._lock = threading.Lock()  # a capture must not be released under a read
@@ -118,22 +124,15 @@ class VideoFileCamera:
             raise CameraUnavailable(_CLOSED)
         index, due = beat
         with self._lock:
-            # Beats that were missed skip their pictures, so the film keeps its pace.
-            while self._given < index:
-                self._given += 1
-                if self._first is not None:
-                    self._first = None
-                elif not self._capture.grab():
-                    self._rewind()
-            picture, self._first = self._first, None
-            if picture is None:
-                picture = self._next()
-            if picture is None:
-                self._rewind()
-                picture = self._next()
-            if picture is None:
-                raise CameraUnavailable(f"{self._path} can no longer be read", "was the file removed or overwritten?")
-            self._given += 1
+            # Beats that were missed skip their pictures, so the film keeps its pace; after a long pause it just
+            # goes on, since decoding what nobody saw would take longer than it is worth.
+            missed = index - self._given
+            if missed <= _MOST_SKIPPED_S * self.rate:
+                for _ in range(missed):
+                    if not self._capture.grab():
+                        self._rewind()
+            picture = self._next_or_first()
+            self._given = index + 1
         if picture.shape[:2] != (self.height, self.width):
             size = (self.width, self.height)
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -147,6 +146,15 @@ class VideoFileCamera:
     def _next(self) -> NDArray[np.uint8] | None:
         good, picture = self._capture.read()
         return np.asarray(picture, np.uint8) if good else None
+
+    def _next_or_first(self) -> NDArray[np.uint8]:
+        picture = self._next()
+        if picture is None:
+            self._rewind()
+            picture = self._next()
+        if picture is None:
+            raise CameraUnavailable(f"{self._path} can no longer be read", "was the file removed or overwritten?")
+        return picture
 
     def _rewind(self) -> None:
         self._capture.release()
@@ -174,7 +182,7 @@ class DeviceCamera:
         self._thread = threading.Thread(target=self._take_pictures, name="camera", daemon=True)
         self._thread.start()
         try:
-            first = self._wait_for_picture(FIRST_PICTURE_TIMEOUT_S)
+            first = self._wait_for_picture(FIRST_PICTURE_TIMEOUT_S, take=False)
         except CameraUnavailable:
             self.close()
             raise
@@ -184,9 +192,7 @@ class DeviceCamera:
         self.rate = Fraction(real_rate).limit_denominator(1001)
 
     def read(self) -> Picture:
-        picture = self._wait_for_picture(NEXT_PICTURE_TIMEOUT_S)
-        self._newest = None
-        return picture
+        return self._wait_for_picture(NEXT_PICTURE_TIMEOUT_S, take=True)
 
     def close(self) -> None:
         with self._changed:
@@ -194,7 +200,7 @@ class DeviceCamera:
             self._changed.notify_all()
         self._thread.join(timeout=2.0)  # a driver that hangs is left to the daemon thread
 
-    def _wait_for_picture(self, timeout_s: float) -> Picture:
+    def _wait_for_picture(self, timeout_s: float, take: bool) -> Picture:
         with self._changed:
             self._changed.wait_for(lambda: self._newest or self._gone or self._closed, timeout_s)
             if self._closed:
@@ -203,7 +209,10 @@ class DeviceCamera:
                 raise CameraUnavailable(f"the camera {self._name} is gone", "plug it in again, or try another socket")
             if self._newest is None:
                 raise CameraUnavailable(f"the camera {self._name} gives no picture", "unplug it and plug it in again")
-            return self._newest
+            picture = self._newest
+            if take:
+                self._newest = None
+            return picture
 
     def _take_pictures(self) -> None:
         due = 0.0
@@ -228,9 +237,6 @@ class DeviceCamera:
             self._gone = True
             self._changed.notify_all()
         self._capture.release()
-
-
-_FAILURES_THAT_MEAN_GONE = 5  # a broken JPEG now and then is ordinary on USB; a select() timeout is 10 s
 
 
 def open_device(path: Path, width: int, height: int, rate: float) -> DeviceCamera:

@@ -1,7 +1,8 @@
 """Sound cards through PortAudio, opened by a name that stays the same from one start to the next, never by index.
 
-PortAudio freezes its list of devices when it starts, so it is started afresh before an opening whenever no other
-stream is open. Its callbacks keep a short queue; a device that stops calling is gone.
+PortAudio freezes its list of devices when it starts, so it is started afresh when the machine's cards have changed or
+an opening fails, which can only be done while no stream is open. Its callbacks keep a short queue; a device that stops
+calling is gone.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import re
 import threading
 from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import av
@@ -47,7 +51,7 @@ class DeviceMicrophone:
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(rate, channels, SAMPLE_RATE_HZ, 1)
         )
         self._rest = np.empty(0, np.int16)
-        self._stream = _Stream("RawInputStream", device, rate, channels, self._take)
+        self._stream = _Stream("RawInputStream", device, rate, channels, self._take, self._changed)
 
     def read(self) -> NDArray[np.int16]:
         while True:
@@ -61,12 +65,10 @@ class DeviceMicrophone:
 
     def close(self) -> None:
         self._stream.close()
-        with self._changed:
-            self._changed.notify_all()
 
     def _next_block(self) -> NDArray[np.int16]:
         with self._changed:
-            self._changed.wait_for(lambda: self._blocks or self._stream.closed, SILENT_DEVICE_S)
+            self._changed.wait_for(lambda: self._blocks or self._stream.over, SILENT_DEVICE_S)
             if self._stream.closed:
                 raise SoundUnavailable("the microphone is closed")
             if not self._blocks:
@@ -89,7 +91,7 @@ class DeviceSpeaker:
         self._convert = (
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(SAMPLE_RATE_HZ, 1, rate, channels)
         )
-        self._stream = _Stream("RawOutputStream", device, rate, channels, self._give)
+        self._stream = _Stream("RawOutputStream", device, rate, channels, self._give, self._changed)
 
     def write(self, samples: NDArray[np.int16]) -> None:
         for start in range(0, len(samples), BLOCK_SAMPLES):
@@ -98,18 +100,16 @@ class DeviceSpeaker:
                 piece = self._convert(piece)
             with self._changed:
                 fits = self._changed.wait_for(
-                    lambda: len(self._queue) <= self._limit_bytes or self._stream.closed, SILENT_DEVICE_S
+                    lambda: len(self._queue) <= self._limit_bytes or self._stream.over, SILENT_DEVICE_S
                 )
                 if self._stream.closed:
                     raise SoundUnavailable("the speaker is closed")
-                if not fits:
+                if not fits or self._stream.over:
                     raise _gone("speaker", self._name)
                 self._queue += piece.tobytes()
 
     def close(self) -> None:
         self._stream.close()
-        with self._changed:
-            self._changed.notify_all()
 
     def _give(self, out: Any, _frames: int, _time: Any, _status: Any) -> None:
         with self._changed:
@@ -146,18 +146,26 @@ def _gone(kind: str, name: str) -> SoundUnavailable:
 
 # --- PortAudio
 
-_lock = threading.Lock()
+_opening = threading.Lock()  # between two starts of PortAudio its device numbers stand still
+_counting = threading.Lock()
 _open_streams = 0
+_failed: set[str] = set()  # the kinds whose last opening failed
+_cards_at_start: str | None = None  # what the kernel's list was when PortAudio made its own
 
 
 class _Stream:
-    """A started stream of PortAudio, counted so that its device list can be made afresh between streams."""
+    """A started stream of PortAudio, counted so that its device list can be made afresh between streams. `changed` is
+    notified when it is over: closed here, or ended by PortAudio because the device failed."""
 
-    def __init__(self, kind: str, device: SoundDevice, rate: int, channels: int, callback: Any) -> None:
+    def __init__(
+        self, kind: str, device: SoundDevice, rate: int, channels: int, callback: Any, changed: threading.Condition
+    ) -> None:
         global _open_streams
         portaudio = _portaudio()
+        self.over = False
         self.closed = False
         self._name = device.name
+        self._changed = changed
         self._stream = getattr(portaudio, kind)(
             samplerate=rate,
             blocksize=round(rate * BLOCK_S),
@@ -166,19 +174,21 @@ class _Stream:
             dtype="int16",
             latency=DEVICE_LATENCY_S,
             callback=callback,
+            finished_callback=self._end,
         )
         try:
             self._stream.start()
         except portaudio.PortAudioError:
             self._stream.close()
             raise
-        with _lock:
+        with _counting:
             _open_streams += 1
 
     def close(self) -> None:
         if self.closed:
             return
         self.closed = True
+        self._end()
         # PortAudio can hang over a device that was pulled out; that must not hang the caller.
         closing = threading.Thread(target=self._close, name="sound-close", daemon=True)
         closing.start()
@@ -191,8 +201,13 @@ class _Stream:
         with contextlib.suppress(_portaudio().PortAudioError):
             self._stream.abort()
         self._stream.close(ignore_errors=True)
-        with _lock:
+        with _counting:
             _open_streams -= 1
+
+    def _end(self) -> None:
+        with self._changed:
+            self.over = True
+            self._changed.notify_all()
 
 
 def open_microphone_device(name: str | None) -> DeviceMicrophone:
@@ -207,32 +222,61 @@ def open_speaker_device(name: str | None) -> DeviceSpeaker:
 
 def device_names(kind: str) -> list[str]:
     """Stable names of the `input` or `output` devices, the system's own choice first."""
-    _refresh()
-    return [device.name for device in _devices(kind)]
+    with _opening:
+        _start_afresh()
+        return [device.name for device in _devices(kind)]
 
 
 _Opened = TypeVar("_Opened", DeviceMicrophone, DeviceSpeaker)
 
 
 def _open(name: str | None, kind: str, opened: type[_Opened]) -> _Opened:
-    portaudio = _portaudio()
-    _refresh()
+    with _opening, _stderr_silenced() if kind in _failed else contextlib.nullcontext():
+        _failed.add(kind)
+        if _cards() != _cards_at_start:
+            _start_afresh()
+        try:
+            device = _open_now(name, kind, opened)
+        except SoundUnavailable:
+            # Perhaps something was plugged in, or a sound server came up, that /proc does not tell of.
+            if not _start_afresh():
+                raise
+            device = _open_now(name, kind, opened)
+        _failed.remove(kind)
+        return device
+
+
+@contextlib.contextmanager
+def _stderr_silenced() -> Iterator[None]:
+    """ALSA and PortAudio write pages to stderr when an opening fails: once is enough, not at every new attempt. Lines
+    of other threads are lost meanwhile, so it is not done while all is well."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _open_now(name: str | None, kind: str, opened: type[_Opened]) -> _Opened:
     what = "microphone" if kind == "input" else "speaker"
     devices = _devices(kind)
     candidates = devices if name is None else [_find(name, devices, what)]
     if not candidates:
         raise SoundUnavailable(f"this machine has no {what}", f"plug in a USB {what} or headset")
-    reason = ""
+    reasons = []
     for device in candidates:
         for rate, channels in dict.fromkeys(
             ((SAMPLE_RATE_HZ, 1), (SAMPLE_RATE_HZ, 2), (device.rate, 1), (device.rate, 2))
         ):
             try:
                 return opened(device, rate, channels)
-            except (portaudio.PortAudioError, ValueError) as error:
-                reason = str(error)
+            except (_portaudio().PortAudioError, ValueError) as error:
+                reasons.append(str(error))
     raise SoundUnavailable(
-        f"the {what} {candidates[0].name!r} cannot be opened ({reason})",
+        f"the {what} {candidates[0].name!r} cannot be opened ({reasons[0]})",
         "close other programs that use it, or add this user to the group `audio`",
     )
 
@@ -271,14 +315,33 @@ def _portaudio() -> Any:
     try:
         return importlib.import_module("sounddevice")
     except OSError as error:
-        raise SoundUnavailable(
-            f"PortAudio is missing ({error})", "install it: sudo apt install libportaudio2"
-        ) from None
+        raise SoundUnavailable(f"PortAudio is missing ({error})", "sudo apt install libportaudio2") from None
+    except Exception as error:  # its own PortAudioError, which cannot be named before the import
+        raise _does_not_start(error) from None
 
 
-def _refresh() -> None:
+def _start_afresh() -> bool:
+    """False where open streams forbid it. It takes PortAudio a while to try all devices, so not at every opening."""
+    global _cards_at_start
     portaudio = _portaudio()
-    with _lock:
-        if _open_streams == 0:
-            portaudio._terminate()
-            portaudio._initialize()
+    with _counting:
+        if _open_streams:
+            return False
+    _cards_at_start = _cards()
+    try:
+        portaudio._terminate()
+        portaudio._initialize()
+    except portaudio.PortAudioError as error:
+        raise _does_not_start(error) from None
+    return True
+
+
+def _cards() -> str:
+    try:
+        return Path("/proc/asound/cards").read_text()
+    except OSError:
+        return ""
+
+
+def _does_not_start(error: Exception) -> SoundUnavailable:
+    return SoundUnavailable(f"the sound system does not start ({error})", "restart the kiosk")

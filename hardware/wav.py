@@ -46,7 +46,10 @@ class SampleMicrophone:
         if self._beat.wait() is None:
             raise SoundUnavailable("the microphone is closed")
         while len(self._rest) < BLOCK_SAMPLES:
-            self._rest = np.concatenate((self._rest, next(self._pieces)))
+            piece = next(self._pieces, None)
+            if piece is None:  # it failed before and was read again
+                raise SoundUnavailable(f"{self._name} can no longer be read", "was the file removed or overwritten?")
+            self._rest = np.concatenate((self._rest, piece))
         block, self._rest = self._rest[:BLOCK_SAMPLES], self._rest[BLOCK_SAMPLES:]
         return block
 

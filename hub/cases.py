@@ -136,9 +136,16 @@ def give_advice(
     text: str,
     voice: VoiceReply | None,
     now_ms: int,
+    advice_id: bytes = b"",
 ) -> str:
-    """Keep the advice and send it down; returns its id."""
-    advice_id = wire.new_message_id()
+    """Keep the advice and send it down; returns its id. A page that heard no answer sends it again with the id that
+    it gave it the first time, and it stays one."""
+    advice_id = advice_id or wire.new_message_id()
+    given = session.get(AdviceGiven, advice_id.hex())
+    if given is not None:
+        if given.consult_id != consult.id:
+            raise ForeignConsult(given.id)
+        return given.id
     digest = ""
     if voice is not None:
         digest = files.put(consult.kiosk_id, voice.data)

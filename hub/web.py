@@ -218,15 +218,20 @@ class Web:
         if int(request.headers.get("content-length") or 0) > most + MAX_ADVICE_CHARACTERS * 4 + 4096:
             raise HTTPException(413, f"The voice reply is too long; at most {most // 1024} KiB are taken.")
         async with request.form(max_files=1, max_fields=3, max_part_size=MAX_ADVICE_CHARACTERS * 4) as form:
-            text = str(form.get("text") or "").strip()
+            text = str(form.get("text") or "").strip().replace("\r\n", "\n")  # a browser's form has CRLF
             if len(text) > MAX_ADVICE_CHARACTERS:
                 raise HTTPException(413, f"The text is too long; at most {MAX_ADVICE_CHARACTERS} characters are taken.")
+            advice_id = str(form.get("advice") or "")
             duration = str(form.get("duration_ms") or "0")
             voice = await _voice_of(form.get("voice"), int(duration) if duration.isdecimal() else 0, most)
         if not text and voice is None:
             raise HTTPException(400, "Write the advice, or record it.")
+        if not re.fullmatch(r"([0-9a-f]{16})?", advice_id):
+            raise HTTPException(400, "The hub did not understand this request.")
         consult = request.path_params["consult"]
-        advice = await self._switchboard.do(_give_advice, self._switchboard, consult, doctor.id, text, voice)
+        advice = await self._switchboard.do(
+            _give_advice, self._switchboard, consult, doctor.id, text, voice, bytes.fromhex(advice_id)
+        )
         log.info("advice given consult=%s advice=%s doctor=%d", consult, advice, doctor.id)
         return _json({"advice": advice}, 201)
 
@@ -306,14 +311,18 @@ def _give_advice(
     doctor_id: int,
     text: str,
     voice: cases.VoiceReply | None,
+    advice_id: bytes,
 ) -> str:
     consult = session.get(Consult, consult_id)
     if consult is None:
         raise HTTPException(404, "There is no such case.")
     doctor = session.get_one(Doctor, doctor_id)
-    return cases.give_advice(
-        session, out, switchboard.files, consult, doctor, text, voice, switchboard.now_ms()
-    )  # fmt: skip
+    try:
+        return cases.give_advice(
+            session, out, switchboard.files, consult, doctor, text, voice, switchboard.now_ms(), advice_id
+        )
+    except cases.ForeignConsult:
+        raise HTTPException(409, "This advice was given in another case.") from None
 
 
 # --- small change

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import wave
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 from typing import Protocol
@@ -161,7 +162,8 @@ class Prompts:
             self._speech(text, voice, part)
             os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             log.warning("speech failed voice=%s: %s", voice, error)
             return None
         return target
@@ -235,7 +237,8 @@ def _note(frequency_hz: float, seconds: float, peak: float = 0.4) -> NDArray[np.
     time = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     wave_form = np.sin(2 * np.pi * frequency_hz * time) + 0.25 * np.sin(4 * np.pi * frequency_hz * time)
     swell = np.minimum(time / 0.008, 1) * np.minimum((seconds - time) / 0.03, 1)
-    return peak / 1.25 * wave_form * swell * np.exp(-2.0 * time)
+    note: NDArray[np.float64] = peak / 1.25 * wave_form * swell * np.exp(-2.0 * time)
+    return note
 
 
 def _silence(seconds: float) -> NDArray[np.float64]:

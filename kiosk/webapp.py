@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 MAX_WAITING_VP8 = 12  # nearly a second at 15/s: a page further behind starts over at a key frame
+KEY_FRAME_WAIT_S = 1.0  # a page asks no more often
 CLOSE_BAD_DATA = 1007  # RFC 6455, 7.4.1
 CLOSE_POLICY = 1008
 
@@ -93,7 +94,6 @@ def make_app(agent: KioskPort) -> Starlette:
     ]
     starlette = Starlette(routes=routes)
     starlette.add_middleware(OwnPageOnly)
-    starlette.state.web = app
     return starlette
 
 
@@ -103,7 +103,8 @@ def make_server(app: Starlette, host: str, port: int) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app, host=host, port=port, lifespan="off", access_log=False, log_config=None, server_header=False,
-            ws_max_size=2 * MAX_ACTION_BYTES, ws_ping_interval=20, ws_ping_timeout=20, timeout_graceful_shutdown=1,
+            ws_max_size=2 * MAX_ACTION_BYTES, ws_per_message_deflate=False, ws_ping_interval=20, ws_ping_timeout=20,
+            timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
 
@@ -299,6 +300,7 @@ class _Page:
         self._vp8: deque[Picture] = deque()
         self._newest: dict[PictureKind, Picture] = {}  # a JPEG replaces the one before it
         self._awaits_key = True
+        self._asked_for_key_at = -KEY_FRAME_WAIT_S
         self.pictures_as = ""  # not yet said
         self.dropped_pictures = 0
 
@@ -317,16 +319,23 @@ class _Page:
             self.dropped_pictures += len(self._vp8)
             self._vp8.clear()
             self._awaits_key = False
-        elif self._awaits_key:
+        elif self._awaits_key:  # opened in a call, or fallen behind
             self.dropped_pictures += 1
+            self._ask_for_key()
             return
         elif len(self._vp8) >= MAX_WAITING_VP8:
             self.dropped_pictures += len(self._vp8) + 1
             self._vp8.clear()
             self._awaits_key = True
-            self._agent.act(Action(do="key_frame"))
+            self._ask_for_key()
             return
         self._vp8.append(picture)
+
+    def _ask_for_key(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_for_key_at >= KEY_FRAME_WAIT_S:
+            self._asked_for_key_at = now
+            self._agent.act(Action(do="key_frame"))
 
     async def send_all(self) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):  # closed under our hands: page_socket sees it too

@@ -31,6 +31,7 @@ from edge_agent.core.call_events import (
     DraftDropped,
     DraftSaved,
     Effect,
+    EmergencyAgainDue,
     Event,
     GiveAnswer,
     HeldForEmergency,
@@ -92,6 +93,7 @@ class Timer(Enum):
     RECONNECT = "reconnect"
     NEW_LEG = "new_leg"  # the leg under way did not come up: try another
     OFFER_AGAIN = "offer_again"  # the offer, or its answer, may have been lost
+    EMERGENCY_AGAIN = "emergency_again"  # nobody heard it: it rings anew
     CANCEL_QUESTION = "cancel_question"
     SCREEN = "screen"  # a screen that goes away by itself
 
@@ -103,6 +105,7 @@ _TIMER_EVENTS: dict[Timer, Event] = {
     Timer.RECONNECT: ReconnectTimedOut(),
     Timer.NEW_LEG: NewLegDue(),
     Timer.OFFER_AGAIN: OfferAgainDue(),
+    Timer.EMERGENCY_AGAIN: EmergencyAgainDue(),
     Timer.CANCEL_QUESTION: CancelQuestionExpired(),
     Timer.SCREEN: ScreenTimedOut(),
 }
@@ -119,6 +122,7 @@ class CallTimes(NamedTuple):
     new_leg_s: float = 8.0
     stalled_new_leg_s: float = 3.0  # after the media process has called it a stall
     offer_again_s: float = 3.0
+    emergency_again_s: float = 20.0
     cancel_question_s: float = 15.0
     ended_screen_s: float = 8.0
     offer_screen_s: float = 60.0
@@ -147,6 +151,7 @@ class Status:
     cancel_asked: bool = False
     instructed: bool = False  # the clinic's emergency instruction is shown while it rings on
     draft_open: bool = False
+    emergency_consult: bytes = b""  # an unheard emergency that waits while the doctor rings the kiosk
 
 
 class CallMachine:
@@ -204,13 +209,17 @@ class CallMachine:
             self._enter(State.RINGING)
             self.set(heard_by="machine")
             _ask_hub(self, HubReached())
-        elif state is State.DRAFT or status.draft_open:
-            self._enter(State.DRAFT)
-            self.emit(OpenDraft(status.consult, status.by))
+        elif status.emergency_consult:
+            self._enter(State.EMERGENCY)
+            _resume_emergency(self, HubReached())
         elif state is State.EMERGENCY:
             self._enter(State.EMERGENCY)
+        elif state is State.DRAFT or status.draft_open:
+            self._enter(State.DRAFT)
+            self.set(draft_open=True, call=b"")
+            self.emit(OpenDraft(status.consult, status.by))
         else:
-            self._enter(State.IDLE)
+            self.status = Status()
         return self._effects
 
     # used by the rules below
@@ -254,6 +263,8 @@ class CallMachine:
         elif isinstance(event, MediaProcessDied):
             self.media_up = False
             self.set(leg_connected=False)
+        elif isinstance(event, (DraftSaved, DraftDropped)):
+            self.set(draft_open=False)
 
     def _concerns_another_call(self, event: Event) -> bool:
         call = getattr(event, "call", None)
@@ -293,6 +304,18 @@ def _emergency(m: CallMachine, _: Event) -> bool:
 
 def _cancel_asked(m: CallMachine, _: Event) -> bool:
     return m.status.cancel_asked
+
+
+def _placed_by_doctor(m: CallMachine, _: Event) -> bool:
+    return m.status.placed_by_doctor
+
+
+def _emergency_waits(m: CallMachine, _: Event) -> bool:
+    return m.status.emergency_consult != b""
+
+
+def _leg_down(m: CallMachine, _: Event) -> bool:
+    return not m.status.leg_connected
 
 
 def _draft_waits(m: CallMachine, _: Event) -> bool:
@@ -471,20 +494,46 @@ def _doctor_rang(m: CallMachine, event: Event) -> None:
 
 
 def _accept(m: CallMachine, event: Event) -> None:
+    if m.status.emergency_consult:  # it has reached a doctor: from here on this call is the emergency
+        m.set(emergency=True, emergency_consult=b"")
     m.emit(Hush())
-    m.emit(Send(m.status.consult, wire.CallAccepted(m.status.call)))
+    _say_accepted(m, event)
     _new_leg(m, event)
 
 
+def _say_accepted(m: CallMachine, _: Event) -> None:
+    m.emit(Send(m.status.consult, wire.CallAccepted(m.status.call)))
+
+
+def _doctor_rang_in_emergency(m: CallMachine, event: Event) -> None:
+    waits = m.status.consult
+    _doctor_rang(m, event)
+    m.set(emergency_consult=waits)
+
+
+def _resume_emergency(m: CallMachine, _: Event) -> None:
+    """The doctor's ringing came to nothing; the emergency of before is still unheard."""
+    draft_open = m.status.draft_open and m.status.consult == m.status.emergency_consult
+    m.status = Status(
+        state=m.status.state, consult=m.status.emergency_consult, by=m.status.by, emergency=True, draft_open=draft_open
+    )
+
+
 def _busy(m: CallMachine, event: Event) -> None:
+    """Another call is refused; the current one, if the hub still rings it, was accepted and that was lost."""
     assert isinstance(event, DoctorRang)  # noqa: S101
-    if event.call != m.status.call:
+    if event.call == m.status.call:
+        if m.status.placed_by_doctor and m.status.state is not State.INCOMING:
+            _say_accepted(m, event)
+    else:
         m.emit(Send(event.consult, wire.CallEnded(event.call, "unanswered", 0, m.wall_ms)))
 
 
 def _end(outcome: wire.Outcome) -> Action:
     def end(m: CallMachine, _: Event) -> None:
-        _finish(m, "answered" if m.status.answered_at_ms and outcome == "cancelled" else outcome)
+        talked = m.status.answered_at_ms > 0
+        hung_up: wire.Outcome = "answered" if talked else "cancelled"
+        _finish(m, hung_up if outcome in ("answered", "cancelled") else outcome)
 
     end.__name__ = f"end as {outcome}"
     return end
@@ -523,12 +572,12 @@ def _press_draft(m: CallMachine, _: Event) -> None:
     m.emit(PressDraft())
 
 
-def _draft_done(m: CallMachine, _: Event) -> None:
-    m.set(draft_open=False)
-
-
 def _set_emergency(m: CallMachine, _: Event) -> None:
     m.set(emergency=True)
+
+
+def _wait_again(m: CallMachine, _: Event) -> None:
+    m.arm(Timer.EMERGENCY_AGAIN, m.times.emergency_again_s)
 
 
 def _clear(m: CallMachine, _: Event) -> None:
@@ -625,6 +674,7 @@ _ENDING: dict[type[Event], Rules] = {
     CancelQuestionExpired: (_stay(_forget_question),),
     HubEnded: (
         _to(S.ENDED, _end_as_hub_says, _say("call_ended"), when=_they_talked),
+        _to(S.EMERGENCY, _end_as_hub_says, _say("emergency_instruction"), when=_emergency),
         _to(S.DRAFT, _end_as_hub_says, _say("line_gone_message"), _draft),
     ),
 }
@@ -662,11 +712,15 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         Pressed: (_stay(_say("doctor_coming")),),
         HubRang: (_to(S.RINGING, _hush, _heard_by_hub),),
         HubAnswered: (_to(S.LIVE, _answered),),
-        HubReached: (_stay(_ask_hub),),
+        HeldForEmergency: (_stay(_set_emergency, when=_placed_by_doctor), *_CALLING[HeldForEmergency]),
+        HubReached: (_stay(_say_accepted, when=_placed_by_doctor), _stay(_ask_hub)),
         MediaConnected: (_stay(_connected, when=_current_leg),),
         MediaLost: (_stay(_new_leg, when=_current_leg),),
         NewLegDue: (_stay(_new_leg_if_down),),
-        ClaimTimedOut: (_to(S.OFFER, _end("unanswered"), _say("nobody_answers")),),
+        ClaimTimedOut: (
+            _to(S.RINGING, _end("unanswered"), _say("emergency_calling"), _request, when=_emergency),
+            _to(S.OFFER, _end("unanswered"), _say("nobody_answers")),
+        ),
     },
     S.LIVE: {
         **_LEGS,
@@ -675,31 +729,39 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         MediaStalled: (_to(S.LOST, _say("line_lost"), _stalled, when=_current_leg),),
         MediaLost: (_to(S.LOST, _say("line_lost"), _broken, when=_current_leg),),
         MediaProcessDied: (_to(S.LOST, _broken),),
-        NewLegDue: (_stay(_new_leg_if_down),),
+        NewLegDue: (_to(S.LOST, _say("line_lost"), _mend, when=_leg_down),),
     },
     S.LOST: {
         **_LEGS,
         **_ENDING,
         Pressed: (_stay(_say("line_lost")),),
+        HeldForEmergency: (_stay(when=_emergency), _stay(_set_emergency, _say("line_lost"))),
         HubAnswered: (_stay(_answered_after_all),),
         HubReached: (_stay(_offer_again, when=_leg_pending), _stay(_mend)),
         MediaConnected: (_to(S.LIVE, _hush, _connected, when=_current_leg),),
         MediaFlowing: (_to(S.LIVE, _hush, _flowing),),
         MediaLost: (_stay(_broken, when=_current_leg),),
         NewLegDue: (_stay(_mend),),
-        ReconnectTimedOut: (_to(S.DRAFT, _end("link_lost"), _say("line_gone_message"), _draft),),
+        ReconnectTimedOut: (
+            _to(S.EMERGENCY, _end("link_lost"), _say("emergency_instruction"), when=_emergency),
+            _to(S.DRAFT, _end("link_lost"), _say("line_gone_message"), _draft),
+        ),
     },
     S.INCOMING: {
         Pressed: (_to(S.CLAIMED, _accept),),
+        HeldForEmergency: (_to(S.CLAIMED, _accept, _set_emergency),),
         CancelChosen: (
+            _to(S.EMERGENCY, _hush, _end("declined"), _resume_emergency, when=_emergency_waits),
             _to(S.DRAFT, _hush, _end("declined"), _draft, when=_draft_waits),
             _to(S.IDLE, _hush, _end("declined"), _clear),
         ),
         HubEnded: (
+            _to(S.EMERGENCY, _hush, _end_as_hub_says, _resume_emergency, when=_emergency_waits),
             _to(S.DRAFT, _hush, _end_as_hub_says, _draft, when=_draft_waits),
             _to(S.IDLE, _hush, _end_as_hub_says, _clear),
         ),
         RingTimedOut: (
+            _to(S.EMERGENCY, _hush, _end("unanswered"), _resume_emergency, when=_emergency_waits),
             _to(S.DRAFT, _hush, _end("unanswered"), _draft, when=_draft_waits),
             _to(S.IDLE, _hush, _end("unanswered"), _clear),
         ),
@@ -722,8 +784,8 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
             _to(S.RINGING, _set_emergency, _say("emergency_calling"), _request, when=_reachable),
             _to(S.EMERGENCY, _set_emergency, _say("emergency_instruction")),
         ),
-        DraftSaved: (_to(S.SAVED, _draft_done, _say("saved")),),
-        DraftDropped: (_to(S.IDLE, _draft_done, _clear),),
+        DraftSaved: (_to(S.SAVED, _say("saved")),),
+        DraftDropped: (_to(S.IDLE, _clear),),
         DoctorRang: (_to(S.INCOMING, _doctor_rang),),
     },
     S.SAVED: _SHOWN,
@@ -734,9 +796,13 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
             _to(S.RINGING, _say("emergency_calling"), _request, when=_reachable),
             _stay(_say("emergency_instruction")),
         ),
+        EmergencyAgainDue: (
+            _to(S.RINGING, _say("emergency_calling"), _request, when=_reachable),
+            _stay(_wait_again),
+        ),
         MessageChosen: (_to(S.DRAFT, _draft),),
         DismissChosen: _SHOWN[DismissChosen],
-        DoctorRang: _NEW_CONSULT[DoctorRang],
+        DoctorRang: (_to(S.INCOMING, _doctor_rang_in_emergency),),
     },
 }  # fmt: skip
 
@@ -749,6 +815,7 @@ _TIMERS_OF: dict[State, tuple[tuple[Timer, Callable[[CallTimes], float]], ...]] 
     S.OFFER: ((Timer.SCREEN, lambda t: t.offer_screen_s),),
     S.SAVED: ((Timer.SCREEN, lambda t: t.ended_screen_s),),
     S.ENDED: ((Timer.SCREEN, lambda t: t.ended_screen_s),),
+    S.EMERGENCY: ((Timer.EMERGENCY_AGAIN, lambda t: t.emergency_again_s),),
 }
 _STATES_OF: dict[Timer, frozenset[State]] = {
     # a timer outlives a change between these
@@ -758,6 +825,7 @@ _STATES_OF: dict[Timer, frozenset[State]] = {
     Timer.RECONNECT: frozenset(),
     Timer.NEW_LEG: frozenset({S.CLAIMED, S.LIVE, S.LOST}),
     Timer.OFFER_AGAIN: frozenset({S.CLAIMED, S.LIVE, S.LOST}),
+    Timer.EMERGENCY_AGAIN: frozenset(),
     Timer.CANCEL_QUESTION: frozenset(),
     Timer.SCREEN: frozenset(),
 }

@@ -200,6 +200,11 @@ class OfferAgainDue(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class EmergencyAgainDue(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class CancelQuestionExpired(Event):
     pass
 

@@ -203,9 +203,13 @@ class DraftFlow:
         self._deadline: float | None = None
         self._after_capture: Step | None = None  # where the button goes on to once the file is there
         self._save_after_capture = False
+        self._interrupted = False
+        self._failures = 0  # in a row
 
     def begin(self, now: float) -> list[DraftEffect]:
+        """It is at the screen, for the first time or again."""
         self._deadline = now + self._idle_s
+        self._interrupted = False
         effects: list[DraftEffect] = [KeepDraft(self.draft)]
         self._go(self._available(self.draft.step), effects)
         return effects
@@ -221,13 +225,26 @@ class DraftFlow:
     def interrupt(self, now: float) -> list[DraftEffect]:
         """The doctor rings, or an emergency: what is being recorded is kept, the draft waits."""
         self._deadline = None
-        return [StopRecording()] if self.recording else []
+        self._interrupted = True
+        effects: list[DraftEffect] = []
+        if self.recording:
+            self._toggle_recording(effects)
+        return effects
+
+    def devices(self, microphone: bool, camera: bool, now: float) -> list[DraftEffect]:
+        """A device is gone or is back: a step without its device is passed over."""
+        self._has = {Step.VOICE: microphone, Step.PHOTO: camera}
+        step = self._available(self.draft.step)
+        if self.finished or self._interrupted or self._deadline is None or step is self.draft.step or self.busy:
+            return []
+        return self.handle(StepChosen(step), now)
 
     def handle(self, event: DraftEvent, now: float) -> list[DraftEffect]:
         effects: list[DraftEffect] = []
         if self.finished:
             return effects
-        self._deadline = now + self._idle_s
+        if not self._interrupted:
+            self._deadline = now + self._idle_s
         before = self.draft
         match event:
             case ButtonPressed():
@@ -236,6 +253,7 @@ class DraftFlow:
                 self._toggle_recording(effects)
             case VoiceKept(file, duration_ms):
                 self.recording = self.busy = False
+                self._failures = 0
                 if self.draft.voice and self.draft.voice != file:
                     effects.append(ForgetFile(self.draft.voice))
                 self.draft = replace(self.draft, voice=file, voice_ms=duration_ms)
@@ -246,12 +264,17 @@ class DraftFlow:
             case CaptureFailed():
                 self.recording = self.busy = False
                 effects.append(SayPrompt("try_again"))
+                self._failures += 1
+                if self._failures >= 2:  # with the button alone nobody may be kept here
+                    self._after_capture = self._after_capture or self._following(self.draft.step)
                 self._captured(effects)
             case PhotoAsked():
                 self._take_photo(effects)
             case PhotoKept(file):
                 self.busy = False
-                self.draft = replace(self.draft, photos=(*self.draft.photos, file))
+                self._failures = 0
+                if file not in self.draft.photos:
+                    self.draft = replace(self.draft, photos=(*self.draft.photos, file))
                 self._captured(effects)
             case PhotoDiscarded(file) if file in self.draft.photos:
                 effects.append(ForgetFile(file))
@@ -281,14 +304,17 @@ class DraftFlow:
     def _press(self, effects: list[DraftEffect]) -> None:
         """The button's next natural step."""
         step = self.draft.step
-        if step is Step.VOICE and (self.recording or not self.draft.voice):
+        if self.recording:
             self._toggle_recording(effects)
-            if not self.recording:
-                self._after_capture = self._following(step)
-        elif step is Step.PHOTO and not self.draft.photos and not self.busy:
+            self._after_capture = self._following(step)
+        elif self.busy:
+            pass
+        elif step is Step.VOICE and not self.draft.voice and self._has[Step.VOICE]:
+            self._toggle_recording(effects)
+        elif step is Step.PHOTO and not self.draft.photos and self._has[Step.PHOTO]:
             self._take_photo(effects)
             self._after_capture = self._following(step)
-        elif not self.busy:
+        else:
             self._next(effects)
 
     def _toggle_recording(self, effects: list[DraftEffect]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -24,14 +26,19 @@ class ConsoleClient:
     """Keeps its WebSocket up over restarts of the hub. `got` holds every message in order."""
 
     def __init__(self, url: str, name: str, password: str) -> None:
-        self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=10)
+        self.name = name
+        # The hub's own CA, on a LAN: who the hub is is not what these tests are about.
+        self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=10, verify=False)
         self.got: list[object] = []
+        self.got_at: list[float] = []  # Unix seconds of each
         self._url, self._account = url, {"name": name, "password": password}
+        self._ssl = ssl._create_unverified_context() if url.startswith("https") else None
         self._socket: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
     async def open(self, available: bool = False) -> None:
+        """Signs in and stays connected; `available` is asked for and waited for."""
         answer = await self.http.post("/api/login", json=self._account)
         assert answer.status_code == 204, answer.text
         self._task = asyncio.create_task(self._run())
@@ -51,8 +58,31 @@ class ConsoleClient:
                 await self._changed.wait()
         await self._socket.send(msgspec.json.encode(message).decode())
 
+    async def until_now(
+        self, kind: type[M] | tuple[type[M], ...], wanted: Callable[[M], bool], what: str, timeout_s: float = 15.0
+    ) -> M:
+        """As `until`, from the last message of this kind on."""
+        indices = [index for index, message in enumerate(self.got) if isinstance(message, kind)]
+        return await self.until(kind, wanted, what, timeout_s, since=indices[-1] if indices else 0)
+
+    async def until_rings(self, since: int, timeout_s: float = 10.0) -> console.RingCard:
+        """The first call that rings here, in what came from `got[since]` on."""
+
+        def card(room: console.Room) -> console.RingCard | None:
+            return next((ring for ring in room.queue if ring.rings_me and not ring.claimed_by), None)
+
+        room = await self.until(console.Room, lambda room: card(room) is not None, "a call", timeout_s, since)
+        ringing = card(room)
+        assert ringing is not None
+        return ringing
+
     async def until(
-        self, kind: type[M], wanted: Callable[[M], bool], what: str, timeout_s: float = 15.0, since: int = 0
+        self,
+        kind: type[M] | tuple[type[M], ...],
+        wanted: Callable[[M], bool],
+        what: str,
+        timeout_s: float = 15.0,
+        since: int = 0,
     ) -> M:
         """The first message of `got[since:]` of this kind that is as wanted; waits for it."""
         try:
@@ -65,6 +95,15 @@ class ConsoleClient:
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"the console was not told {what} in {timeout_s} s; {self.got[-3:]}") from None
+
+    async def when_complete(self, consult: str, since: int, timeout_s: float = 20.0) -> float:
+        """Unix seconds at which the inbox first showed the case complete, in what came from `got[since]` on."""
+
+        def complete(inbox: console.Inbox) -> bool:
+            return any(case.consult == consult and case.complete for case in inbox.cases)
+
+        inbox = await self.until(console.Inbox, complete, f"case {consult}, complete", timeout_s, since)
+        return self.got_at[next(index for index, message in enumerate(self.got) if message is inbox)]
 
     def last(self, kind: type[M]) -> M:
         return next(message for message in reversed(self.got) if isinstance(message, kind))
@@ -103,13 +142,14 @@ class ConsoleClient:
             cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.http.cookies.jar)
             try:
                 async with connect(
-                    url, origin=websockets.Origin(self._url), additional_headers={"Cookie": cookies}, proxy=None,
-                    max_size=2**22, open_timeout=5,
+                    url, ssl=self._ssl, origin=websockets.Origin(self._url), additional_headers={"Cookie": cookies},
+                    proxy=None, max_size=2**22, open_timeout=5,
                 ) as opened:  # fmt: skip
                     async for frame in opened:
                         async with self._changed:
                             self._socket = opened
                             self.got.append(_decode(frame))
+                            self.got_at.append(time.time())
                             self._changed.notify_all()
             except (OSError, websockets.WebSocketException, TimeoutError):
                 await asyncio.sleep(0.1)

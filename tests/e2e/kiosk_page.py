@@ -118,6 +118,16 @@ class KioskPage(_Client):
             shown = self.views[-1].value if self.views else None
             raise AssertionError(f"the kiosk's screen did not show {what} in {timeout_s} s; it shows {shown}") from None
 
+    async def until_sees(self, since: float, timeout_s: float = 10.0) -> Sighting:
+        """The first numbered far picture that arrived after `since` (Unix seconds)."""
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                while not (fresh := [sighting for sighting in self.far_pictures if sighting[0] >= since]):
+                    await self._changed.wait()
+                return fresh[0]
+        except TimeoutError:
+            raise AssertionError(f"no numbered picture reached the kiosk's screen in {timeout_s} s") from None
+
     async def _opened(self, opened: ClientConnection) -> None:
         self._decoder = None
         await opened.send('{"do":"pictures_as","value":"vp8"}')

@@ -27,7 +27,7 @@ class Program:
     def __init__(self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.name, self.argv, self.log = name, list(argv), log
         self.lines: list[Line] = []
-        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._drained = False  # it has ended, and all it wrote is in `lines`
         self._groups: list[int] = []  # one a start: children may outlive their parent
@@ -50,7 +50,7 @@ class Program:
         ours, its = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self.argv, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=its, stderr=its,
+                *self.argv, env=self.env, stdin=asyncio.subprocess.DEVNULL, stdout=its, stderr=its,
                 start_new_session=True,
             )  # fmt: skip
         finally:

@@ -40,7 +40,7 @@ Samples = NDArray[np.int16]
 
 class Heard(NamedTuple):
     pesq: float  # MOS-LQO, 1.0 to 4.55, mean of the windows
-    worst: float  # the worst window
+    windows: tuple[float, ...]  # the same of each
     share: float  # of the seconds that carry speech
     mouth_to_ear_ms: float  # median over windows; true when recording and loop began at the same instant
 
@@ -98,10 +98,23 @@ def heard(reference: Samples, recording: Samples) -> Heard:
         delays.append((start - offset) % len(loop) / SCORE_RATE_HZ * 1000)
     return Heard(
         pesq=float(np.mean(scores)),
-        worst=float(min(scores)),
+        windows=tuple(round(score, 2) for score in scores),
         share=float(np.mean(seconds)),
         mouth_to_ear_ms=float(np.median(delays)),
     )
+
+
+def holds(recording: Samples, clip: Samples, seconds: float = 1.2) -> bool:
+    """Whether the first `seconds` of `clip` that carry sound were played somewhere in `recording`, both at 48 kHz."""
+    loud = np.flatnonzero(np.abs(clip.astype(np.int32)) >= 300)
+    start = int(loud[0]) if len(loud) else 0
+    wanted = _narrow(clip[start : start + int(seconds * RATE_HZ)])
+    sound = _narrow(recording)
+    if len(sound) < len(wanted):
+        return False
+    dots = correlate(sound, wanted, mode="valid", method="fft")
+    energy = np.maximum(np.convolve(sound**2, np.ones(len(wanted)), mode="valid"), 1.0)
+    return bool(np.max(dots / np.sqrt(energy * np.sum(wanted**2))) >= 0.7)
 
 
 def first_sound_s(recording: Samples, threshold: int = 300) -> float | None:

@@ -21,14 +21,14 @@ MAY_IMPORT = {
 # The one place that wires, and the demo it starts.
 WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
-SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joincode")}
+SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining")}
 
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.
 PURE_MAY_IMPORT = set(
     """__future__ abc array base64 binascii bisect collections copy dataclasses enum fractions functools hashlib heapq
     hmac ipaddress itertools json math numbers operator re secrets statistics string struct textwrap tomllib types
-    typing unicodedata zlib""".split()
+    typing unicodedata urllib.parse zlib""".split()  # noqa: SIM905
 ) | {"numpy", "msgspec", "tomli_w"}
 # Within pure modules: their own kin, and the contract of the hardware for its types.
 PURE_MAY_IMPORT_OF_THE_KIT = {"edge_agent.core", "hardware.api"}
@@ -80,7 +80,7 @@ def impure(found: Import) -> bool:
         return not any(
             found.imported == kin or found.imported.startswith(kin + ".") for kin in PURE_MAY_IMPORT_OF_THE_KIT
         ) and (found.imported != "hub.waiting")
-    return target not in PURE_MAY_IMPORT and found.imported != "collections.abc"
+    return not {target, found.imported} & PURE_MAY_IMPORT
 
 
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))

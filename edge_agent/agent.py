@@ -1,0 +1,781 @@
+"""The agent: one event loop that feeds the pure machines and carries out what they ask for.
+
+A press must be felt at once: lamp and sound come first, then what the media process and the hub are told in passing,
+and the disk last, in order and in a thread of its own. Durable messages go out after their commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from edge_agent import ipc
+from edge_agent.advice import AdviceDesk
+from edge_agent.config import KioskSettings
+from edge_agent.core import call as core
+from edge_agent.core import call_events as events
+from edge_agent.core import wire
+from edge_agent.core.draft import ButtonPressed, DraftEvent
+from edge_agent.core.outbox import Freed
+from edge_agent.delivery import Delivery, wall_ms
+from edge_agent.downlink import Downlink
+from edge_agent.drafts import Drafts
+from edge_agent.journal import Journal
+from edge_agent.media_process import MediaProcess
+from edge_agent.mqtt import HubLink, HubLinkError, NotConnected, PublishRefused
+from edge_agent.records import ConsultStep, Records
+from edge_agent.sounds import (
+    TONE_INCOMING,
+    TONE_PRESS,
+    TONE_RINGING,
+    Clip,
+    Prompt,
+    Sounds,
+    Spoken,
+    Tone,
+    Voice,
+)
+from edge_agent.store import (
+    LOW_BYTES,
+    RESERVE_BYTES,
+    Change,
+    FileDelivered,
+    MessageQueued,
+    MessageSetAside,
+    MessagesFreed,
+    StoreError,
+    StoreFull,
+    StoreThread,
+    ValueKept,
+)
+from hardware.api import Board, Light
+from hardware.gestures import ButtonGestures, Gesture, Held, Pressed, Stuck
+from hardware.gestures import Freed as ButtonFreed
+
+log = logging.getLogger(__name__)
+
+State = core.State
+DISK_CHECK_S = 60.0
+CLOCK_TOLERANCE_MS = 120_000
+FLUSH_S = 5.0
+EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
+KEPT_ENDED_CALLS = 32
+
+# Nobody is kept from the lamp's other meanings by these.
+FAULTS = (
+    "button_stuck",
+    "broker_refused",
+    "certificate_wrong",
+    "identity_in_use",
+    "disk_full",
+    "disk_broken",
+    "not_joined",
+)
+_QUIET = (State.IDLE, State.SAVED, State.ENDED)  # the screen is free for an answer
+_LIGHTS = {
+    State.RINGING: Light.CALLING,
+    State.CLAIMED: Light.CLAIMED,
+    State.LIVE: Light.LIVE,
+    State.LOST: Light.LOST,
+    State.INCOMING: Light.CALLING,
+    State.OFFER: Light.MESSAGE,
+    State.DRAFT: Light.MESSAGE,
+    State.EMERGENCY: Light.EMERGENCY,
+}
+_LOOPS: dict[State, Sequence[Clip]] = {
+    State.RINGING: (Tone(TONE_RINGING),),
+    State.CLAIMED: (Tone(TONE_RINGING),),
+    State.INCOMING: (Tone(TONE_INCOMING), Prompt("incoming_call")),
+}
+
+Presence = tuple[Literal["here", "busy", "nobody", "offline"], int, str]
+OFFLINE: Presence = ("offline", 0, "")
+PictureFrame = ipc.FarPicture | ipc.OwnPicture
+
+_status_decoder = msgspec.msgpack.Decoder(core.Status)
+
+
+class Agent:
+    """Everything here is called on its event loop, but for the board's callback."""
+
+    def __init__(
+        self,
+        settings: KioskSettings,
+        store: StoreThread,
+        voice: Voice,
+        board: Board | None,
+        media_argv: Sequence[str],
+        software: str = "",
+    ) -> None:
+        call = settings.call
+        self.settings, self.board, self.store = settings, board, store
+        self.machine = core.CallMachine(
+            core.CallTimes(
+                hub_reply_s=call.hub_reply_timeout_s,
+                ring_s=call.ring_timeout_s,
+                claim_s=call.claim_timeout_s,
+                reconnect_s=call.reconnect_timeout_s,
+                ended_screen_s=call.ended_screen_s,
+            )
+        )
+        self.language = settings.kiosk.language
+        self.presence: Presence = OFFLINE
+        self.missing: tuple[str, ...] = ()
+        self.light = Light.OFF
+        self.last_outcome: wire.Outcome | None = None  # of the call that ended last
+        self._conditions: dict[str, None] = {}  # notice codes, in the order they came
+        self._software, self._boot = software, secrets.token_bytes(8)
+        self._clock_trusted = False
+        self._media_missing: tuple[str, ...] = ()
+        self._pictures_as = ""
+        self._hubs: set[str] = set()
+        self._reachable = False
+        self._ended_calls: list[bytes] = []
+        self._kept_status = core.Status()
+        self._published_status: wire.Status | None = None
+        self._batch: tuple[list[Change], list[Callable[[], None]]] | None = None
+        self._listeners: list[Callable[[PictureFrame | None], None]] = []
+        self._view_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._passing: set[asyncio.Task[None]] = set()  # messages that nobody keeps, on their way
+        self._gestures = ButtonGestures((EMERGENCY_HOLD_S, CANCEL_HOLD_S))
+        self.malformed_messages = 0
+        self._unknown_kinds: set[tuple[int, int]] = set()
+
+        contents = store.store.load()
+        self.records = Records(contents)
+        self.media = MediaProcess(media_argv, settings.state_dir / "run", self)
+        self.sounds = Sounds(voice, self.media.send)
+        self._journal = Journal(store, self._store_trouble, self._unwritten)
+        will = wire.Message(wire.Status(online=False, software=software, boot=self._boot, language=self.language))
+        self.link: HubLink | None
+        try:
+            self.link = HubLink(settings, self, wire.encode(will))
+        except HubLinkError as error:
+            self.link = None
+            log.error("hub not connected reason=%s", error)
+            self._condition("not_joined", True)
+        self.delivery = Delivery(store, self.link, self._freed, self._set_aside)
+        self.downlink = Downlink(store, self.records, self)
+        self.drafts = Drafts(store, self.records, self, call.draft_idle_s, call.max_voice_note_s)
+        self.advice = AdviceDesk(store, self.records, self)
+        self._contents = contents
+
+    # --- life
+
+    def start(self) -> None:
+        """Takes up what was under way, and runs until `stop`."""
+        contents, self._contents = self._contents, self._contents._replace(waiting=[], files=[], drafts=[])
+        if (code := contents.values.get("language", b"").decode()) in self.settings.kiosk.languages:
+            self.language = code
+        self.sounds.language = self.language
+        self._condition("store_damaged", self.store.store.damaged)
+        self._hardware_missing()
+        self.delivery.add(*contents.waiting)
+        self.drafts.load(contents.drafts, contents.files)
+        self._spawn(self._journal.run(), "journal")
+        self._restore(contents.values.get("call", b""))
+        if self.board is not None:
+            loop = asyncio.get_running_loop()
+
+            def contact(pressed: bool, at: float) -> None:
+                loop.call_soon_threadsafe(self._contact, pressed, at)
+
+            self.board.watch_button(contact)
+        self._media_task = self._spawn(self.media.run(), "media")
+        self._spawn(self.downlink.run(), "downlink")
+        self._spawn(self._watch_disk(), "disk")
+        if self.link is not None:
+            self._spawn(self.link.run(), "link")
+
+    async def failed(self) -> None:
+        """Raises what ended one of the agent's tasks; none of them should ever end."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._media_task.cancel()  # first: whoever stops the whole service may have ended the process already
+        if self.link is not None and self.link.up:
+            gone = wire.Message(self._status(online=False), sent_at_ms=wall_ms())
+            with contextlib.suppress(TimeoutError, NotConnected, PublishRefused):
+                async with asyncio.timeout(1.0):
+                    await self.link.publish(wire.up_topic(self.link.kiosk, "s"), wire.encode(gone), retain=True)
+        await self._journal.flush(FLUSH_S)
+        self.delivery.close()
+        ending = self._tasks | self._passing
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        if self.board is not None:
+            self.board.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        return task
+
+    def _restore(self, content: bytes) -> None:
+        status = core.Status()
+        if content:
+            try:
+                status = _status_decoder.decode(content)
+            except msgspec.DecodeError as error:
+                log.error("call state unreadable reason=%s", error)
+        before = self.machine.status
+        self._kept_status = status
+        effects = self.machine.restore(status, self._now())
+        self._carry_out(effects, before)
+        if self.machine.status.state is not State.IDLE:
+            log.info("taken up state=%s call=%s", self.machine.status.state.value, self.machine.status.call.hex())
+
+    # --- what a person does
+
+    def press(self, by: str = "patient") -> None:
+        self.tell_call(events.Pressed(by), felt=True)
+
+    def tell_call(self, event: events.Event, felt: bool = False) -> None:
+        """`felt`: a hand pressed, and hears that it was noticed."""
+        before = self.machine.status
+        effects = self.machine.handle(event, self._now())
+        self._carry_out(effects, before, felt)
+
+    def tell_draft(self, event: DraftEvent) -> None:
+        clips = self.drafts.tell(event)
+        if clips:
+            self.play(clips)
+        self._arm()
+
+    def set_language(self, code: str) -> None:
+        if code in self.settings.kiosk.languages:
+            self.language = self.sounds.language = code
+            self.commit([ValueKept("language", code.encode())], _nothing)
+            self.changed()
+
+    def show_pictures_as(self, kind: str) -> None:
+        self._pictures_as = kind
+        self.media.send(ipc.SendPicturesAs(kind))
+
+    # --- what the screen shows
+
+    def subscribe(self, changed: Callable[[PictureFrame | None], None]) -> Callable[[], None]:
+        """`changed(None)` when anything is different, `changed(frame)` for a picture."""
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed)
+
+    @property
+    def hub_reachable(self) -> bool:
+        return self._reachable
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Codes of what is out of order."""
+        return tuple(self._conditions)
+
+    def step(self, consult: bytes) -> ConsultStep:
+        return self.records.step(consult, drafted=self.drafts.is_open(consult), unsent=self.delivery.waits_in(consult))
+
+    def changed(self) -> None:
+        """The view is made once for all that happens in one turn of the event loop."""
+        if not self._view_due:
+            self._view_due = True
+            asyncio.get_running_loop().call_soon(self._tell_listeners)
+
+    def _tell_listeners(self) -> None:
+        self._view_due = False
+        self._show_light()
+        self._publish_status()
+        self._arm()
+        for listener in tuple(self._listeners):
+            listener(None)
+
+    # --- effects
+
+    def _carry_out(self, effects: list[events.Effect], before: core.Status, felt: bool = False) -> None:
+        status, wall = self.machine.status, wall_ms()
+        self._show_light()
+        if status.state not in _QUIET:
+            self.advice.interrupt()
+        clips: list[Clip] = []
+        hush = False
+        self._begin_batch()
+        if status.state is not State.DRAFT or any(
+            isinstance(e, (events.OpenConsult, events.OpenDraft)) for e in effects
+        ):
+            self.drafts.leave(status.consult)
+        for effect in effects:
+            match effect:
+                case events.Say(key):
+                    clips.append(self._prompt(key))
+                case events.Hush():
+                    hush = True
+                case events.StartMedia(call, leg, ice_servers, held):
+                    self.media.send(ipc.StartCall(call, leg, ice_servers, held))
+                case events.GiveAnswer(call, leg, sdp):
+                    self.media.send(ipc.TakeAnswer(call, leg, sdp))
+                case events.UnholdMedia(call):
+                    self.media.send(ipc.Unhold(call))
+                case events.StopMedia():
+                    self.media.send(ipc.StopCall())
+                case events.OpenConsult(consult, by):
+                    self.commit(self.records.ensure(consult, wall, by), _nothing)
+                case events.Send(consult, body) if body.DURABLE:
+                    self.send_durable(consult, body, [])
+                case events.Send(consult, body):
+                    self.publish(consult, body)
+                case events.OpenDraft(consult, by):
+                    self.commit(self.records.ensure(consult, wall, by), _nothing)
+                    clips += self.drafts.show(consult, by)
+                case events.PressDraft():
+                    clips += self.drafts.tell(ButtonPressed())
+        self._keep_status()
+        self._end_batch()
+        self._sound(clips, hush, before.state, felt)
+        if status.state is not before.state:
+            log.info(
+                "state=%s was=%s consult=%s call=%s",
+                status.state.value, before.state.value, status.consult.hex(), (status.call or before.call).hex(),
+            )  # fmt: skip
+        self.changed()
+
+    def _sound(self, clips: list[Clip], hush: bool, before: core.State, felt: bool) -> None:
+        state = self.machine.status.state
+        loop = _LOOPS.get(state, ())
+        if clips or loop != _LOOPS.get(before, ()):
+            if felt and (clips or state is not before):
+                clips = [Tone(TONE_PRESS), *clips]
+            if state is State.INCOMING:
+                clips = []  # its loop says the same
+            if clips or loop:
+                self.sounds.play(clips, then_loop=loop)
+            else:
+                self.sounds.hush()
+        elif hush:
+            self.sounds.hush()
+
+    def _prompt(self, key: str) -> Clip:
+        own = self.settings.kiosk.emergency_instruction
+        return Spoken(own) if key == "emergency_instruction" and own else Prompt(key)
+
+    def _show_light(self) -> None:
+        light = self._wanted_light()
+        if light is not self.light:
+            self.light = light
+            if self.board is not None:
+                self.board.show(light)
+
+    def _wanted_light(self) -> Light:
+        status = self.machine.status
+        if status.state in (State.RINGING, State.LOST) and status.emergency:
+            return Light.EMERGENCY
+        if status.state not in _QUIET:
+            return _LIGHTS[status.state]
+        if self.records.unheard():
+            return Light.WAITING
+        if any(code in self._conditions for code in FAULTS) or self._faulty_devices():
+            return Light.FAULT
+        return Light.READY if self._reachable else Light.MESSAGE
+
+    def _faulty_devices(self) -> bool:
+        """Missing, though nobody said that there is none."""
+        return any(getattr(self.settings.devices, name, "") != "none" for name in self._media_missing)
+
+    # --- the disk
+
+    def commit(self, changes: list[Change], after: Callable[[], None]) -> None:
+        """One transaction, or a part of the one that is being put together."""
+        if self._batch is not None:
+            self._batch[0].extend(changes)
+            self._batch[1].append(after)
+        elif changes:
+            self._journal.commit(changes, lambda: self._committed(changes, [after]))
+        else:
+            after()
+
+    def send_durable(self, consult: bytes, body: wire.Body, changes: list[Change]) -> None:
+        wall = wall_ms()
+        first = self.records.ensure(consult, wall, "")
+        self.commit([*first, *changes, self.records.queue(consult, body, wall)], _nothing)
+        if isinstance(body, wire.CallEnded):
+            self.last_outcome = body.outcome
+            self._ended_calls = [*self._ended_calls, body.call][-KEPT_ENDED_CALLS:]
+            log.info("call ended call=%s outcome=%s", body.call.hex(), body.outcome)
+
+    def _begin_batch(self) -> None:
+        assert self._batch is None  # noqa: S101
+        self._batch = ([], [])
+
+    def _end_batch(self) -> None:
+        assert self._batch is not None  # noqa: S101
+        (changes, afters), self._batch = self._batch, None
+        if changes:
+            self._journal.commit(changes, lambda: self._committed(changes, afters))
+        else:
+            for after in afters:
+                after()
+
+    def _committed(self, changes: list[Change], afters: list[Callable[[], None]]) -> None:
+        self.delivery.add(*(change.message for change in changes if isinstance(change, MessageQueued)))
+        for after in afters:
+            after()
+        self.changed()
+
+    def _keep_status(self) -> None:
+        status = self.machine.snapshot()
+        if status != self._kept_status:
+            self._kept_status = status
+            self.commit([ValueKept("call", msgspec.msgpack.encode(status))], _nothing)
+
+    def _unwritten(self, changes: list[Change]) -> None:
+        """The disk does not take it now: a call for help goes out all the same."""
+        messages = [change.message for change in changes if isinstance(change, MessageQueued)]
+        if any(isinstance(message.body, wire.CallRequested | wire.CallEnded) for message in messages):
+            self.delivery.add(*messages)
+
+    def _store_trouble(self, error: StoreError | None) -> None:
+        self._condition("disk_full", isinstance(error, StoreFull))
+        self._condition("disk_broken", error is not None and not isinstance(error, StoreFull))
+
+    def store_failed(self, error: StoreError) -> None:
+        self._store_trouble(error)
+
+    def _freed(self, freed: Freed) -> None:
+        delivered = [FileDelivered(consult, digest) for consult, digest in freed.files]
+        self.commit([MessagesFreed(freed.messages), *delivered], _nothing)
+        status = self.machine.status
+        if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
+            self.play([Prompt("sent")])
+        self.changed()
+
+    def _set_aside(self, id: bytes) -> None:
+        log.error("message set aside id=%s: it stays in the store and is not sent any more", id.hex())
+        self.commit([MessageSetAside(id)], _nothing)
+
+    async def _watch_disk(self) -> None:
+        while True:
+            try:
+                free = await self.store.run(self.store.store.free_bytes)
+                self._condition("disk_full", free < RESERVE_BYTES)
+                self._condition("disk_low", RESERVE_BYTES <= free < LOW_BYTES)
+            except OSError as error:
+                log.warning("disk not asked reason=%s", error)
+            await asyncio.sleep(DISK_CHECK_S)
+
+    # --- for drafts and advice
+
+    def mono(self) -> float:
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        return wall_ms()
+
+    def play(self, clips: list[Clip], done: Callable[[bool], None] | None = None) -> None:
+        self.sounds.play(clips, done=done)
+
+    def hush(self) -> None:
+        self.sounds.hush()
+
+    def send_media(self, frame: ipc.ToMedia) -> bool:
+        return self.media.send(frame)
+
+    def case_saved(self, consult: bytes, changes: list[Change]) -> None:
+        """The draft's end and the machine's memory of it are one transaction."""
+        if consult == self.machine.status.consult and self.machine.status.state is State.DRAFT:
+            self._kept_status = core.Status()
+            changes.append(ValueKept("call", msgspec.msgpack.encode(self._kept_status)))
+
+    def draft_finished(self, consult: bytes, saved: bool) -> None:
+        if consult == self.machine.status.consult:
+            self.tell_call(events.DraftSaved() if saved else events.DraftDropped())
+        self.changed()
+
+    def draft_changed(self) -> None:
+        self.changed()
+
+    def advice_changed(self) -> None:
+        self.changed()
+
+    def records_changed(self) -> None:
+        self.changed()
+
+    def advice_came(self, advice: bytes) -> None:
+        if self.machine.status.state in _QUIET and self.advice.shown is None and self.sounds.silent:
+            self.play([Tone(TONE_PRESS), Prompt("advice_waiting")])
+        self.changed()
+
+    # --- the button
+
+    def _contact(self, pressed: bool, at: float) -> None:
+        for gesture in self._gestures.changed(pressed, at):
+            self._gesture(gesture)
+        self._arm()
+
+    def _gesture(self, gesture: Gesture) -> None:
+        match gesture:
+            case Pressed():
+                self.press()
+            case Held(seconds) if seconds == EMERGENCY_HOLD_S:
+                self.tell_call(events.HeldForEmergency())
+            case Held(seconds) if seconds == CANCEL_HOLD_S:
+                self.tell_call(events.HeldToCancel())
+            case Stuck():
+                log.warning("button stuck")
+                self._condition("button_stuck", True)
+            case ButtonFreed():
+                log.info("button free")
+                self._condition("button_stuck", False)
+
+    # --- time
+
+    def _now(self) -> events.Now:
+        return events.Now(time.monotonic(), wall_ms())
+
+    def _arm(self) -> None:
+        parts = (self.machine, self.drafts, self._gestures, self.advice)
+        due = min((at for part in parts if (at := part.next_deadline()) is not None), default=None)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._now()
+        for gesture in self._gestures.tick(now.mono):
+            self._gesture(gesture)
+        before = self.machine.status
+        effects = self.machine.tick(now)
+        if effects or self.machine.status != before:
+            self._carry_out(effects, before)
+        self.drafts.tick()
+        self.advice.tick()
+        self._arm()
+
+    # --- the media process
+
+    def media_frame(self, frame: Any) -> None:
+        match frame:
+            case ipc.FarPicture() | ipc.OwnPicture():
+                for listener in tuple(self._listeners):
+                    listener(frame)
+            case ipc.MediaReady(missing, details):
+                self._media_ready(missing, details)
+            case ipc.OfferMade(call, leg, sdp):
+                self.tell_call(events.OfferMade(call, leg, sdp))
+            case ipc.MediaConnected(call, leg):
+                self.tell_call(events.MediaConnected(call, leg))
+            case ipc.MediaStalled(call, leg):
+                self.tell_call(events.MediaStalled(call, leg))
+            case ipc.MediaFlowing(call, leg):
+                self.tell_call(events.MediaFlowing(call, leg))
+            case ipc.MediaLost(call, leg, reason):
+                log.info("media lost call=%s leg=%d reason=%s", call.hex(), leg, reason)
+                self.tell_call(events.MediaLost(call, leg))
+            case ipc.Played():
+                self.sounds.played(frame)
+            case ipc.Recorded():
+                self.drafts.recorded(frame)
+            case ipc.RecordingLevel():
+                self.drafts.recording_level(frame)
+            case ipc.PhotoTaken():
+                self.drafts.photo_taken(frame)
+            case ipc.FirstHeard(call):
+                log.info("first heard call=%s", call.hex())
+            case ipc.FirstSeen(call):
+                log.info("first seen call=%s", call.hex())
+            case ipc.CallStats():
+                log.debug("call stats %s", frame)
+
+    def _media_ready(self, missing: tuple[str, ...], details: tuple[str, ...]) -> None:
+        for line in details:
+            log.warning("device missing %s", line)
+        self._media_missing = missing
+        self._condition("media_missing", False)
+        self._hardware_missing()
+        self.drafts.devices(missing)
+        if not self.machine.media_up:
+            log.info("media process ready pid=%d", self.media.pid)
+            if self._pictures_as:
+                self.media.send(ipc.SendPicturesAs(self._pictures_as))
+            self.tell_call(events.MediaProcessUp())
+            status = self.machine.status
+            if loop := _LOOPS.get(status.state):
+                self.sounds.play([], then_loop=loop)
+
+    def media_died(self) -> None:
+        self._condition("media_missing", True)
+        self.sounds.media_died()
+        self.drafts.media_died()
+        self.tell_call(events.MediaProcessDied())
+
+    def _hardware_missing(self) -> None:
+        board: tuple[str, ...] = ("button", "lamp")
+        if self.board is not None:
+            board = tuple(
+                name for name, has in (("button", self.board.has_button), ("lamp", self.board.has_lamp)) if not has
+            )
+        self.missing = (*self._media_missing, *board)
+        for name in ("camera", "microphone", "speaker", "button", "lamp"):
+            self._condition(f"{name}_missing", name in self.missing)
+
+    # --- the hub
+
+    def link_up(self) -> None:
+        self._published_status = None
+        self._publish_status()
+
+    def link_down(self) -> None:
+        self._hubs.clear()
+        self._hubs_changed()
+
+    def link_trouble(self, code: str) -> None:
+        for one in ("broker_refused", "certificate_wrong", "identity_in_use"):
+            self._condition(one, one == code)
+
+    def link_message(self, topic: str, payload: bytes) -> None:
+        hub = topic.removeprefix(wire.hub_topic(""))
+        if hub != topic and not payload:
+            self._hubs.discard(hub)  # its retained status was cleared
+            self._hubs_changed()
+            return
+        try:
+            message = wire.decode(payload)
+        except wire.UnknownMessage as error:
+            if (error.version, error.kind) not in self._unknown_kinds:
+                self._unknown_kinds.add((error.version, error.kind))
+                log.warning("message unknown version=%d kind=%d: this kiosk is older", error.version, error.kind)
+            return
+        except wire.MalformedMessage as error:
+            self.malformed_messages += 1
+            log.warning("message malformed topic=%s count=%d reason=%s", topic, self.malformed_messages, error)
+            return
+        if hub != topic:
+            self._hub_said(hub, message)
+        else:
+            self._told(message)
+
+    def _hub_said(self, hub: str, message: wire.Message) -> None:
+        body = message.body
+        if isinstance(body, wire.HubStatus):
+            (self._hubs.add if body.online else self._hubs.discard)(hub)
+            self._hubs_changed()
+
+    def _hubs_changed(self) -> None:
+        reachable = bool(self._hubs)
+        if reachable == self._reachable:
+            return
+        self._reachable = reachable
+        log.info("hub %s", "reached" if reachable else "lost")
+        if reachable:
+            self.delivery.reached()
+            self.tell_call(events.HubReached())
+            self.downlink.reached()
+        else:
+            self.presence = OFFLINE
+            self.delivery.lost()
+            self.tell_call(events.HubLost())
+
+    def _told(self, message: wire.Message) -> None:
+        consult, body = message.consult, message.body
+        match body:
+            case wire.Presence(state, position, until):
+                self._compare_clock(message.sent_at_ms)
+                self.presence = (state, position, until)
+                self.changed()
+            case wire.CallState():
+                self._compare_clock(message.sent_at_ms)
+                self._call_state(consult, body)
+            case wire.Answer(call, leg, sdp):
+                self.tell_call(events.AnswerCame(call, leg, sdp))
+            case wire.NewLegWanted(call, leg):
+                self.tell_call(events.NewLegAsked(call, leg))
+            case wire.Receipt():
+                self.delivery.receipt(body)
+            case wire.Have():
+                self.delivery.have(consult, body)
+            case wire.Advice() | wire.Progress() | wire.Manifest() | wire.Chunk():
+                self.downlink.take(message, wall_ms())
+            case _:
+                log.warning("message not for a kiosk kind=%d", body.KIND)
+
+    def _call_state(self, consult: bytes, state: wire.CallState) -> None:
+        call = state.call
+        match state.phase:
+            case "ringing":
+                self.tell_call(events.HubRang(call))
+            case "claimed":
+                self.tell_call(events.HubClaimed(call, state.doctor, state.ice_servers))
+            case "answered":
+                self.tell_call(events.HubAnswered(call, state.doctor, state.ice_servers))
+            case "ended":
+                self.tell_call(events.HubEnded(call, state.outcome or "unanswered"))
+            case "calling_kiosk" if call not in self._ended_calls and consult:
+                self.tell_call(events.DoctorRang(call, consult, state.doctor, state.ice_servers))
+
+    def _compare_clock(self, hub_ms: int) -> None:
+        """The hub's time, as it has just come."""
+        if hub_ms:
+            self._clock_trusted = abs(hub_ms - wall_ms()) <= CLOCK_TOLERANCE_MS
+            self._condition("clock_wrong", not self._clock_trusted)
+
+    def publish(self, consult: bytes, body: wire.Body) -> None:
+        """What nobody keeps: without a connection it is dropped, and said again when it matters."""
+        if self.link is not None and self.link.up:
+            message = wire.Message(body, consult, sent_at_ms=max(0, wall_ms()))
+            self._in_passing(body, wire.encode(message), retain=False)
+
+    def _publish_status(self) -> None:
+        status = self._status(online=True)
+        if self.link is not None and self.link.up and status != self._published_status:
+            self._published_status = status
+            self._in_passing(status, wire.encode(wire.Message(status, sent_at_ms=max(0, wall_ms()))), retain=True)
+
+    def _in_passing(self, body: wire.Body, payload: bytes, *, retain: bool) -> None:
+        assert self.link is not None  # noqa: S101
+        link = self.link
+
+        async def send() -> None:
+            try:
+                await link.publish(wire.up_topic(link.kiosk, body.CHANNEL), payload, retain=retain)
+            except NotConnected:
+                return
+            except PublishRefused as error:
+                log.warning("message refused kind=%d reason=%s", body.KIND, error)
+
+        task = asyncio.get_running_loop().create_task(send())
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+
+    def _status(self, *, online: bool) -> wire.Status:
+        warnings = tuple(code for code in self._conditions if not code.endswith("_missing"))
+        return wire.Status(
+            online=online,
+            software=self._software,
+            boot=self._boot,
+            clock_trusted=self._clock_trusted,
+            missing=self.missing,
+            warnings=warnings,
+            call=self.machine.status.call,
+            language=self.language,
+        )
+
+    def _condition(self, code: str, holds: bool) -> None:
+        if holds == (code in self._conditions):
+            return
+        if holds:
+            self._conditions[code] = None
+        else:
+            del self._conditions[code]
+        self.changed()
+
+
+def _nothing() -> None:
+    pass

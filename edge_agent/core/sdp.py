@@ -1,0 +1,400 @@
+"""Session descriptions as they travel: only what the kit uses, in ≤ 800 bytes.
+
+Pure: text in, bytes out, and back. `compress` keeps Opus, VP8 with its retransmissions, the sha-256 fingerprint, two
+header extensions and the candidates, all in one canonical order; then raw deflate with a dictionary that holds the
+canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and Firefox take. Bytes from
+outside raise SdpError and nothing else, and can say nothing that the canonical form does not say.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_agent.core.wire import MAX_SDP_BYTES
+
+FORMAT = 1  # first byte on the wire; a new dictionary is a new format
+MAX_TEXT_BYTES = 16 * 1024  # a browser's answer has 2 to 6 kB; more is not one, or a decompression bomb
+MAX_CANDIDATES = 40
+MAX_MEDIA = 4
+
+# What a payload type may be. RFC 7587 (Opus), RFC 7741 (VP8), RFC 4588 (retransmission).
+_CODECS = {"audio": ("opus/48000/2",), "video": ("VP8/90000", "rtx/90000")}
+_FEEDBACK = ("goog-remb", "nack", "nack pli")
+_EXTENSIONS = (
+    "urn:ietf:params:rtp-hdrext:sdes:mid",
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+)
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_SETUPS = ("actpass", "active", "passive")
+_STREAM = "k"  # names of streams, tracks and CNAME carry nothing: sound and picture belong together
+
+_M_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF (\d{1,3}(?: \d{1,3})*)")
+_MID = re.compile(r"[A-Za-z0-9]{1,16}")
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,32}")
+_PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,64}")
+_FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
+_FMTP = re.compile(r"[a-z0-9-]{1,32}=[A-Za-z0-9/.-]{1,32}(?:;[a-z0-9-]{1,32}=[A-Za-z0-9/.-]{1,32}){0,7}")
+_MDNS_NAME = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
+
+_CANDIDATE_WORTH = {"host": 0, "srflx": 1, "relay": 0}  # a relay and the LAN each may be the only way
+
+
+class SdpError(ValueError):
+    """Not a session description that the kit can use."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    foundation: str
+    transport: str
+    priority: int
+    address: str
+    port: int
+    type: str
+    tcp_type: str = ""
+
+    def line(self, foundation: int) -> str:
+        text = f"a=candidate:{foundation} 1 {self.transport} {self.priority} {self.address} {self.port} typ {self.type}"
+        if self.type != "host":
+            text += " raddr 0.0.0.0 rport 0"  # the base's address is nobody's business; grammar wants one
+        if self.tcp_type:
+            text += f" tcptype {self.tcp_type}"
+        return text
+
+
+@dataclass
+class _Media:
+    kind: str
+    payload_types: list[int]
+    mid: str = ""
+    direction: str = "sendrecv"
+    extensions: dict[str, int] = field(default_factory=dict)
+    ssrcs: list[int] = field(default_factory=list)
+    codecs: dict[int, str] = field(default_factory=dict)
+    feedback: dict[int, set[str]] = field(default_factory=dict)
+    fmtp: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Transport:
+    ufrag: str = ""
+    password: str = ""
+    fingerprint: str = ""
+    setup: str = ""
+    candidates: list[_Candidate] = field(default_factory=list)
+
+
+def compress(sdp: str) -> bytes:
+    """At most MAX_SDP_BYTES; the least useful candidates go first where all do not fit. Raises SdpError."""
+    transport, media = _parse(sdp)
+    while True:
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
+        data = bytes([FORMAT]) + deflater.compress(_canonical(transport, media).encode()) + deflater.flush()
+        if len(data) <= MAX_SDP_BYTES:
+            return data
+        if not transport.candidates:
+            raise SdpError(f"a session description of {len(data)} bytes, at most {MAX_SDP_BYTES} travel")
+        transport.candidates.remove(_least_useful(transport.candidates))
+
+
+def decompress(data: bytes) -> str:
+    """The canonical SDP. Raises SdpError."""
+    if not data or data[0] != FORMAT:
+        raise SdpError("a session description of an unknown format")
+    if len(data) > MAX_SDP_BYTES:
+        raise SdpError(f"a session description of {len(data)} bytes")
+    inflater = zlib.decompressobj(-15, zdict=_DICTIONARY)
+    try:
+        text = inflater.decompress(data[1:], MAX_TEXT_BYTES).decode("ascii")
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise SdpError(f"not a session description: {error}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise SdpError("a session description that is cut short, or too long")
+    if _canonical(*_parse(text)) != text:
+        raise SdpError("a session description with more in it than the kit uses")
+    return text
+
+
+def _parse(sdp: str) -> tuple[_Transport, list[_Media]]:
+    if len(sdp) > MAX_TEXT_BYTES:
+        raise SdpError(f"a session description of {len(sdp)} characters")
+    transport = _Transport()
+    media: list[_Media] = []
+    for line in sdp.splitlines():
+        if line.startswith("m="):
+            media.append(_parse_m_line(line))
+        elif line.startswith("a="):
+            name, _, value = line[2:].partition(":")
+            if (read := _TRANSPORT_ATTRIBUTES.get(name)) is not None:
+                read(transport, value)
+            elif media and (read_media := _MEDIA_ATTRIBUTES.get(name)) is not None:
+                read_media(media[-1], value)
+            elif media and name in _DIRECTIONS:
+                media[-1].direction = name
+    if not 0 < len(media) <= MAX_MEDIA:
+        raise SdpError(f"a session description with {len(media)} media sections")
+    for name, value in (("ice-ufrag", transport.ufrag), ("ice-pwd", transport.password),
+                        ("sha-256 fingerprint", transport.fingerprint), ("setup", transport.setup)):  # fmt: skip
+        if not value:
+            raise SdpError(f"a session description without {name}")
+    for index, section in enumerate(media):
+        section.mid = section.mid or str(index)
+        _keep_known_codecs(section)
+    if len({section.mid for section in media}) != len(media):
+        raise SdpError("two media sections with one mid")
+    return transport, media
+
+
+def _parse_m_line(line: str) -> _Media:
+    match = _M_LINE.fullmatch(line.strip())
+    if match is None:
+        raise SdpError(f"a media section that is not used here: {line[:60]!r}")
+    if int(match[2]) == 0:
+        raise SdpError(f"a session description that refuses {match[1]}")
+    return _Media(match[1], [_number(text, 127) for text in match[3].split()])
+
+
+def _keep_known_codecs(media: _Media) -> None:
+    def known(payload_type: int) -> bool:
+        codec = media.codecs.get(payload_type, "")
+        if codec.startswith("rtx/"):
+            apt = media.fmtp.get(payload_type, "").removeprefix("apt=")
+            return apt.isascii() and apt.isdigit() and media.codecs.get(int(apt)) == "VP8/90000"
+        return codec in _CODECS[media.kind]
+
+    media.payload_types = [number for number in dict.fromkeys(media.payload_types) if known(number)]
+    if not media.payload_types:
+        raise SdpError(f"a session description without {_CODECS[media.kind][0].partition('/')[0]}")
+    main = next((n for n in media.payload_types if not media.codecs[n].startswith("rtx/")), None)
+    if main is None:
+        raise SdpError("retransmissions of a codec that is not offered")
+    # One codec of a kind, with its retransmissions: whoever lists more of them prefers the first.
+    rtx = [n for n in media.payload_types if media.codecs[n].startswith("rtx/") and media.fmtp[n] == f"apt={main}"]
+    media.payload_types = [main, *rtx[:1]]
+    media.feedback = {main: media.feedback.get(main, set())}
+    del media.ssrcs[len(media.payload_types) :]
+
+
+def _canonical(transport: _Transport, media: list[_Media]) -> str:
+    lines = ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
+    lines.append("a=group:BUNDLE " + " ".join(section.mid for section in media))
+    lines.append("a=msid-semantic:WMS *")
+    # Said anew in each section, as aiortc reads a bundle's last one and browsers its first; repeats cost a few bytes.
+    shared = [f"a=ice-ufrag:{transport.ufrag}", f"a=ice-pwd:{transport.password}"]
+    shared += [f"a=fingerprint:sha-256 {transport.fingerprint}", f"a=setup:{transport.setup}"]
+    foundations: dict[str, int] = {}
+    for candidate in transport.candidates:
+        shared.append(candidate.line(foundations.setdefault(candidate.foundation, len(foundations) + 1)))
+    if transport.candidates:
+        # Nothing is trickled. Without any candidate it is left out, so that the far end waits to be found.
+        shared.append("a=end-of-candidates")
+    for section in media:
+        lines += _media_lines(section) + shared
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _media_lines(media: _Media) -> list[str]:
+    lines = [
+        f"m={media.kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(map(str, media.payload_types)),
+        "c=IN IP4 0.0.0.0",
+        f"a={media.direction}",
+        f"a=mid:{media.mid}",
+        "a=rtcp-mux",
+    ]
+    lines += [f"a=extmap:{media.extensions[uri]} {uri}" for uri in _EXTENSIONS if uri in media.extensions]
+    for number in media.payload_types:
+        lines.append(f"a=rtpmap:{number} {media.codecs[number]}")
+        lines += [f"a=rtcp-fb:{number} {kind}" for kind in _FEEDBACK if kind in media.feedback.get(number, ())]
+        if number in media.fmtp:
+            lines.append(f"a=fmtp:{number} {media.fmtp[number]}")
+    if media.direction in ("sendrecv", "sendonly"):
+        lines.append(f"a=msid:{_STREAM} {media.kind}")
+        if len(media.ssrcs) == 2:
+            lines.append(f"a=ssrc-group:FID {media.ssrcs[0]} {media.ssrcs[1]}")
+        lines += [f"a=ssrc:{ssrc} cname:{_STREAM}" for ssrc in media.ssrcs]
+    return lines
+
+
+def _least_useful(candidates: list[_Candidate]) -> _Candidate:
+    """TCP before UDP, mirrored addresses before others, IPv6 before IPv4 where there are more of them."""
+    counts = {6: 0, 4: 0}
+    for candidate in candidates:
+        counts[_family(candidate)] += 1
+
+    def worth(indexed: tuple[int, _Candidate]) -> tuple[bool, int, int, int]:
+        index, candidate = indexed
+        return candidate.transport == "tcp", _CANDIDATE_WORTH[candidate.type], counts[_family(candidate)], index
+
+    return max(enumerate(candidates), key=worth)[1]
+
+
+def _family(candidate: _Candidate) -> int:
+    return 6 if ":" in candidate.address else 4
+
+
+# --- attributes
+
+
+def _read_ufrag(transport: _Transport, value: str) -> None:
+    transport.ufrag = transport.ufrag or _matching(_UFRAG, value, "ice-ufrag")
+
+
+def _read_password(transport: _Transport, value: str) -> None:
+    transport.password = transport.password or _matching(_PASSWORD, value, "ice-pwd")
+
+
+def _read_fingerprint(transport: _Transport, value: str) -> None:
+    algorithm, _, digest = value.strip().partition(" ")
+    if algorithm.lower() == "sha-256" and not transport.fingerprint:
+        transport.fingerprint = _matching(_FINGERPRINT, digest.upper(), "fingerprint")
+
+
+def _read_setup(transport: _Transport, value: str) -> None:
+    if value.strip() not in _SETUPS:
+        raise SdpError(f"setup is {value[:20]!r}")
+    transport.setup = transport.setup or value.strip()
+
+
+def _read_candidate(transport: _Transport, value: str) -> None:
+    """Keeps what can be reached; one of two with the same address goes."""
+    fields = value.split()
+    if len(fields) < 8 or fields[1] != "1" or fields[6] != "typ" or fields[7] not in _CANDIDATE_WORTH:
+        return
+    tcp_type = ""
+    if fields[2].lower() == "tcp":
+        options = dict(zip(fields[8::2], fields[9::2], strict=False))
+        tcp_type = options.get("tcptype", "")
+        if tcp_type not in ("passive", "so"):  # an active one listens nowhere
+            return
+    elif fields[2].lower() != "udp":
+        return
+    if (address := _address(fields[4])) is None:
+        return
+    candidate = _Candidate(
+        foundation=fields[0],
+        transport=fields[2].lower(),
+        priority=_number(fields[3], 2**32 - 1),
+        address=address,
+        port=_number(fields[5], 65535),
+        type=fields[7],
+        tcp_type=tcp_type,
+    )
+    where = (candidate.transport, candidate.address, candidate.port)
+    if where in ((c.transport, c.address, c.port) for c in transport.candidates):
+        return
+    if len(transport.candidates) == MAX_CANDIDATES:
+        transport.candidates.remove(_least_useful(transport.candidates))
+    transport.candidates.append(candidate)
+
+
+def _read_mid(media: _Media, value: str) -> None:
+    media.mid = _matching(_MID, value, "mid")
+
+
+def _read_extmap(media: _Media, value: str) -> None:
+    number, _, uri = value.partition(" ")
+    uri = uri.partition(" ")[0]
+    if uri in _EXTENSIONS:
+        media.extensions[uri] = _number(number.partition("/")[0], 14)
+
+
+def _read_rtpmap(media: _Media, value: str) -> None:
+    number, _, codec = value.partition(" ")
+    for known in _CODECS[media.kind]:
+        if codec.strip().lower() == known.lower():
+            media.codecs[_number(number, 127)] = known
+
+
+def _read_feedback(media: _Media, value: str) -> None:
+    number, _, kind = value.partition(" ")
+    if kind.strip() in _FEEDBACK:
+        for each in media.payload_types if number == "*" else [_number(number, 127)]:
+            media.feedback.setdefault(each, set()).add(kind.strip())
+
+
+def _read_fmtp(media: _Media, value: str) -> None:
+    number, _, parameters = value.partition(" ")
+    parameters = parameters.replace("; ", ";").strip()
+    if _FMTP.fullmatch(parameters):
+        media.fmtp[_number(number, 127)] = parameters
+
+
+def _read_ssrc(media: _Media, value: str) -> None:
+    ssrc = _number(value.partition(" ")[0], 2**32 - 1)
+    if ssrc not in media.ssrcs and len(media.ssrcs) < 2:
+        media.ssrcs.append(ssrc)
+
+
+def _read_ssrc_group(media: _Media, value: str) -> None:
+    group = value.split()
+    if group[:1] == ["FID"] and len(group) == 3:
+        media.ssrcs[:] = [_number(text, 2**32 - 1) for text in group[1:]]
+
+
+_TRANSPORT_ATTRIBUTES: dict[str, Callable[[_Transport, str], None]] = {
+    "ice-ufrag": _read_ufrag,
+    "ice-pwd": _read_password,
+    "fingerprint": _read_fingerprint,
+    "setup": _read_setup,
+    "candidate": _read_candidate,
+}
+_MEDIA_ATTRIBUTES: dict[str, Callable[[_Media, str], None]] = {
+    "mid": _read_mid,
+    "extmap": _read_extmap,
+    "rtpmap": _read_rtpmap,
+    "rtcp-fb": _read_feedback,
+    "fmtp": _read_fmtp,
+    "ssrc": _read_ssrc,
+    "ssrc-group": _read_ssrc_group,
+}
+
+
+def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:
+    value = value.strip()
+    if pattern.fullmatch(value) is None:
+        raise SdpError(f"{what} is {value[:40]!r}")
+    return value
+
+
+def _number(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+        raise SdpError(f"found {text[:20]!r} where a number up to {most} belongs")
+    return int(text)
+
+
+def _address(text: str) -> str | None:
+    """None for what only a name server could tell."""
+    if _MDNS_NAME.fullmatch(text):
+        return text
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+# What is likely stands last: distances are shorter there. Never edited within a FORMAT.
+_DICTIONARY = "\r\n".join(
+    [
+        "a=recvonly", "a=sendonly", "a=inactive", " tcptype passive", " 1 tcp 1518280447 ",
+        "a=candidate:3 1 udp 1694498815 ", "a=candidate:3 1 udp 1677729535 ", "a=candidate:4 1 udp 16777215 ",
+        " typ srflx raddr 0.0.0.0 rport 0", " typ relay raddr 0.0.0.0 rport 0",
+        "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1", "a=msid-semantic:WMS *",
+        "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
+        "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid",
+        "a=extmap:3 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+        "a=rtpmap:97 VP8/90000", "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
+        "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:k video", "a=ssrc-group:FID ",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 96", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:0", "a=rtcp-mux",
+        "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid",
+        "a=rtpmap:96 opus/48000/2", "a=fmtp:96 minptime=10;useinbandfec=1", "a=msid:k audio",
+        "a=ssrc:", " cname:k", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ",
+        "a=setup:actpass", "a=setup:passive", "a=setup:active",
+        "a=candidate:1 1 udp 2113937151 192.168.1.", "a=candidate:2 1 udp 2122260223 10.0.0.",
+        "a=candidate:1 1 udp 2122194687 172.16.", "a=candidate:1 1 udp 2130706431 192.168.",
+        " typ host", "a=end-of-candidates", "",
+    ]
+).encode()  # fmt: skip

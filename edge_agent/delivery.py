@@ -1,0 +1,125 @@
+"""Carries the outbox out: reads what is next, publishes it, and tells the outbox what became of it.
+
+Waiting messages are small and held in memory as they stand in the store; files are read chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from edge_agent.core import wire
+from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
+from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
+from edge_agent.store import StoreThread
+
+log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """`freed` is told what the store may let go, `set_aside` which message is given up."""
+
+    def __init__(
+        self,
+        store: StoreThread,
+        link: HubLink | None,
+        freed: Callable[[Freed], None],
+        set_aside: Callable[[bytes], None],
+    ) -> None:
+        self.outbox = Outbox()
+        self._store, self._link = store, link
+        self._freed, self._set_aside = freed, set_aside
+        self._messages: dict[bytes, wire.Message] = {}
+        self._carrying: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, *messages: wire.Message) -> None:
+        for message in messages:
+            self._messages[message.id] = message
+            self.outbox.add(message)
+        self._pump()
+
+    def unsent_since_ms(self, consult: bytes) -> int:
+        """When the oldest of what waits was made; 0 when all of it is at the hub."""
+        return min((m.sent_at_ms for m in self._messages.values() if m.consult == consult), default=0)
+
+    def waits_in(self, consult: bytes) -> bool:
+        return any(message.consult == consult for message in self._messages.values())
+
+    def reached(self) -> None:
+        self.outbox.reached(time.monotonic())
+        self._pump()
+
+    def lost(self) -> None:
+        self.outbox.lost()
+
+    def receipt(self, body: wire.Receipt) -> None:
+        self._let_go(self.outbox.receipt(body.ids))
+
+    def have(self, consult: bytes, body: wire.Have) -> None:
+        try:
+            freed = self.outbox.have(consult, body.digest, body.ranges, body.complete, time.monotonic())
+        except ValueError as error:
+            log.warning("have malformed reason=%s", error)
+            return
+        self._let_go(freed)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._carrying:
+            task.cancel()
+
+    def _let_go(self, freed: Freed) -> None:
+        for id in freed.messages:
+            self._messages.pop(id, None)
+        if freed.messages or freed.files:
+            self._freed(freed)
+        self._pump()
+
+    def _pump(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._link is not None and (item := self.outbox.next(time.monotonic())):
+            task = loop.create_task(self._carry(self._link, item))
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
+        for id in self.outbox.set_aside:
+            self._messages.pop(id, None)
+            self._set_aside(id)
+        self.outbox.set_aside.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.outbox.next_deadline()
+        if due is not None and self._link is not None:
+            self._timer = loop.call_at(max(due, time.monotonic() + 0.05), self._pump)
+
+    async def _carry(self, link: HubLink, item: Item) -> None:
+        try:
+            match item:
+                case SendMessage(id):
+                    message = msgspec.structs.replace(self._messages[id], sent_at_ms=wall_ms())
+                case SendChunk(consult, digest, offset, length):
+                    data = await self._store.run(self._store.store.read_chunk, digest, offset, length)
+                    message = wire.Message(wire.Chunk(digest, offset, data), consult, sent_at_ms=wall_ms())
+            await link.publish(wire.up_topic(link.kiosk, message.body.CHANNEL), wire.encode(message))
+        except NotConnected:
+            self.outbox.failed(item, time.monotonic())
+        except (PublishRefused, OSError, KeyError) as error:
+            log.error("message refused item=%s reason=%s", _name(item), error)
+            self.outbox.refused(item, time.monotonic())
+        else:
+            self.outbox.acknowledged(item, time.monotonic())
+        self._pump()
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _name(item: Item) -> str:
+    return item.id.hex() if isinstance(item, SendMessage) else f"{item.digest.hex()[:16]}+{item.offset}"

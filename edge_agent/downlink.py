@@ -1,0 +1,123 @@
+"""What the hub sends to be kept: advice, progress, and the files of voice replies.
+
+Each durable message is answered with a `Receipt` after its commit, and taken as often as it comes: advice is known by
+its id, progress overwrites itself, a file by its digest. Files arrive as chunks in any order, and last in steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from edge_agent.core import wire
+from edge_agent.core.ranges import ByteRanges
+from edge_agent.records import Records
+from edge_agent.store import Change, ReplyFile, StoreError, StoreThread
+
+log = logging.getLogger(__name__)
+
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+SYNC_EVERY_CHUNKS = 16
+MAX_WAITING = 256  # of chunks not yet written; the hub fills what is dropped beyond
+
+
+class DownlinkOwner(Protocol):
+    def commit(self, changes: list[Change], after: Callable[[], None]) -> None: ...
+
+    def publish(self, consult: bytes, body: wire.Body) -> None:
+        """A message that nobody keeps."""
+
+    def advice_came(self, advice: bytes) -> None: ...
+
+    def records_changed(self) -> None: ...
+
+
+class Downlink:
+    def __init__(self, store: StoreThread, records: Records, owner: DownlinkOwner) -> None:
+        self._store, self._records, self._owner = store, records, owner
+        self._chunks: asyncio.Queue[tuple[bytes, wire.Chunk]] = asyncio.Queue(MAX_WAITING)
+        self._unsynced = 0
+
+    def take(self, message: wire.Message, wall_ms: int) -> None:
+        """Advice, Progress, Manifest or Chunk."""
+        consult, body = message.consult, message.body
+        if not consult:
+            log.warning("message without a consult kind=%d", body.KIND)
+            return
+        if isinstance(body, wire.Chunk):
+            if not self._chunks.full():
+                self._chunks.put_nowait((consult, body))
+            return
+        changes = self._records.ensure(consult, wall_ms, "")
+        came: bytes = b""
+        match body:
+            case wire.Advice():
+                if body.advice not in self._records.advice:
+                    came = body.advice
+                    changes.append(self._records.take_advice(consult, body))
+            case wire.Progress():
+                changes.append(self._records.progress(consult, body.step, body.at_ms))
+            case wire.Manifest() if body.size <= MAX_REPLY_BYTES:
+                if (consult, body.digest) not in self._records.replies:
+                    changes.append(self._records.reply(ReplyFile(consult, body.digest, body.mime, body.size)))
+            case _:
+                log.warning("message not taken kind=%d consult=%s", body.KIND, consult.hex())
+
+        def committed() -> None:
+            self._owner.publish(consult, wire.Receipt((message.id,)))
+            if isinstance(body, wire.Manifest):
+                self._tell(consult, body.digest)
+            if came:
+                log.info("advice came consult=%s advice=%s", consult.hex(), came.hex())
+                self._owner.advice_came(came)
+            self._owner.records_changed()
+
+        self._owner.commit(changes, committed)
+
+    def reached(self) -> None:
+        """The hub is back: it is told what is still missing."""
+        for (consult, digest), reply in self._records.replies.items():
+            if not reply.complete:
+                self._tell(consult, digest)
+
+    async def run(self) -> None:
+        """Writes chunks until cancelled."""
+        while True:
+            consult, chunk = await self._chunks.get()
+            reply = self._records.replies.get((consult, chunk.digest))
+            if reply is None or reply.complete or chunk.offset + len(chunk.data) > reply.size:
+                continue
+            try:
+                await self._write(reply, chunk)
+            except StoreError as error:
+                log.warning("reply not written digest=%s reason=%s", chunk.digest.hex()[:16], error)
+
+    async def _write(self, reply: ReplyFile, chunk: wire.Chunk) -> None:
+        store = self._store.store
+        await self._store.run(store.write_arriving, chunk.digest, chunk.offset, chunk.data)
+        ranges = ByteRanges(reply.ranges)
+        ranges.add(chunk.offset, chunk.offset + len(chunk.data))
+        complete = ranges.covers(0, reply.size)
+        if complete and not await self._store.run(store.finish_arriving, chunk.digest):
+            log.warning("reply damaged digest=%s: it is asked for again", chunk.digest.hex()[:16])
+            ranges, complete = ByteRanges(), False
+        self._unsynced += 1
+        now = ReplyFile(reply.consult, reply.digest, reply.mime, reply.size, ranges.as_tuple(), complete)
+        change = self._records.reply(now)
+        if complete or not ranges or self._unsynced >= SYNC_EVERY_CHUNKS:
+            self._unsynced = 0
+            if not complete and ranges:
+                await self._store.run(store.sync_arriving, chunk.digest)
+            self._owner.commit([change], lambda: self._committed(now))
+
+    def _committed(self, reply: ReplyFile) -> None:
+        if reply.complete or not reply.ranges:
+            self._tell(reply.consult, reply.digest)
+            self._owner.records_changed()
+
+    def _tell(self, consult: bytes, digest: bytes) -> None:
+        reply = self._records.replies.get((consult, digest))
+        if reply is not None:
+            self._owner.publish(consult, wire.Have(digest, reply.ranges, reply.complete))

@@ -1,0 +1,317 @@
+"""The kiosk's connection to the broker: MQTT 5 with a persistent session, kept for ever.
+
+paho's network loop runs in its own thread; everything here is called on, and calls back on, the event loop. Nothing is
+queued for a lost link: a `publish` without a connection fails at once, and the caller's store is the queue. A loss is
+logged once, and so is the return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.config import KioskSettings
+from edge_agent.core import wire
+
+log = logging.getLogger(__name__)
+
+LOCAL_ID = "kiosk"  # of a kiosk that has not joined: it speaks to its own machine alone
+CONNECT_TIMEOUT_S = 10.0
+SESSION_EXPIRY_S = 7 * 24 * 3600
+FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
+MAX_PAUSE_S = 60.0
+REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
+STEADY_S = 30.0  # connected this long, the pauses begin anew
+MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
+
+_TAKEN_OVER = 0x8E
+_REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
+
+
+class NotConnected(ConnectionError):
+    pass
+
+
+class PublishRefused(Exception):
+    """The broker took the packet and refused what is in it."""
+
+
+class HubLinkError(ValueError):
+    """The configuration does not allow a connection: one line that says what to do."""
+
+
+class LinkListener(Protocol):
+    def link_up(self) -> None: ...
+
+    def link_down(self) -> None: ...
+
+    def link_message(self, topic: str, payload: bytes) -> None: ...
+
+    def link_trouble(self, code: str) -> None:
+        """A notice's code, or "" when it is over: broker_refused, certificate_wrong, identity_in_use."""
+
+
+class HubLink:
+    """`run` keeps the connection until cancelled. Raises HubLinkError where the settings forbid one."""
+
+    def __init__(self, settings: KioskSettings, listener: LinkListener, last_will: bytes) -> None:
+        broker = settings.broker
+        self.kiosk = settings.kiosk.id or LOCAL_ID
+        if not broker.ca_file and not is_loopback(broker.host):
+            raise HubLinkError(
+                f"broker {broker.host} is not this machine and broker.ca_file is empty: join the hub first"
+                " (teleconsult join CODE), or give ca_file"
+            )
+        if not settings.kiosk.id and not is_loopback(broker.host):
+            raise HubLinkError("kiosk.id is empty: join the hub first (teleconsult join CODE)")
+        self._broker, self._listener, self._last_will = broker, listener, last_will
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: paho.Client | None = None
+        self._up = False
+        self._unacknowledged: dict[int, asyncio.Future[None]] = {}
+        self._ended: asyncio.Future[int] | None = None
+        self._trouble = ""
+        self._lost_logged = False
+        self._takeovers = 0
+
+    @property
+    def up(self) -> bool:
+        return self._up
+
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        failures = 0
+        try:
+            while True:
+                began = self._loop.time()
+                pause = await self._one_connection(failures)
+                failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
+                await asyncio.sleep(pause)
+        finally:
+            await self._close()
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """QoS 1; returns with the broker's PUBACK. Raises NotConnected or PublishRefused."""
+        client = self._client
+        if client is None or not self._up:
+            raise NotConnected("no connection to the broker")
+        sent = client.publish(topic, payload, qos=1, retain=retain)
+        if sent.rc != paho.MQTT_ERR_SUCCESS:
+            raise NotConnected(paho.error_string(sent.rc))
+        # The acknowledgement is handed over by `call_soon_threadsafe`, so it cannot be here before this line.
+        acknowledged = self._unacknowledged[sent.mid] = asyncio.get_running_loop().create_future()
+        await acknowledged
+
+    # one connection
+
+    async def _one_connection(self, failures: int) -> float:
+        """Connects, and returns when the connection has ended: the pause before the next."""
+        assert self._loop is not None  # noqa: S101 -- set by run
+        self._ended = self._loop.create_future()
+        try:
+            self._client = await self._loop.run_in_executor(None, self._connect)
+        except ssl.SSLCertVerificationError as error:
+            self._refused(
+                "certificate_wrong", f"the certificate of {self._broker.host} is wrong: {error.verify_message}"
+            )
+            return _jitter(REFUSED_PAUSE_S)
+        except ssl.SSLError as error:
+            self._refused("certificate_wrong", f"no TLS with {self._broker.host}: {error.reason or error}")
+            return _jitter(REFUSED_PAUSE_S)
+        except (OSError, ValueError) as error:
+            self._lost(f"{self._broker.host}:{self._broker.port}: {error}")
+            return _pause(failures)
+        try:
+            code = await self._ended
+        finally:
+            self._down()
+            await self._close()
+        if code == _TAKEN_OVER:
+            self._takeovers += 1
+            if self._takeovers >= 2:
+                self._refused(
+                    "identity_in_use", f"another machine connects as {self.kiosk}: each kiosk needs its own id"
+                )
+            return _jitter(min(REFUSED_PAUSE_S, 2.0 * 2**self._takeovers))
+        if code in _REFUSED:
+            self._refused(
+                "broker_refused",
+                f"the broker refuses {self.kiosk}: {_reason(code)}; join the hub anew, or check the password",
+            )
+            return _jitter(REFUSED_PAUSE_S)
+        self._lost(_reason(code))
+        return _pause(failures)
+
+    def _connect(self) -> paho.Client:
+        """In a thread: resolves, connects, and starts paho's own."""
+        broker = self._broker
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=self.kiosk, protocol=paho.MQTTv5, reconnect_on_failure=False
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
+        if broker.password_file:
+            password = Path(broker.password_file).expanduser().read_text(encoding="utf-8").strip()
+            client.username_pw_set(broker.username or self.kiosk, password)
+        if broker.ca_file:
+            client.tls_set_context(ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser())))
+        client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        client.connect(broker.host, broker.port, keepalive=broker.keepalive_s, clean_start=False, properties=properties)
+        client.loop_start()
+        return client
+
+    async def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            assert self._loop is not None  # noqa: S101
+            client.disconnect()
+            await asyncio.shield(self._loop.run_in_executor(None, client.loop_stop))
+
+    # from paho's thread
+
+    def _on_connect(self, client: paho.Client, _: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        if code.is_failure:
+            self._call(self._end, client, code.value)
+        else:
+            client.subscribe(
+                [(f"{wire.TOPIC_ROOT}/{self.kiosk}/d/#", 1), (f"{wire.TOPIC_ROOT}/{wire.ALL_KIOSKS}/d/#", 1)]
+            )
+
+    def _on_subscribe(self, client: paho.Client, _: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
+        failed = next((code.value for code in codes if code.is_failure), None)
+        if failed is not None:
+            self._call(self._end, client, failed)
+        else:
+            self._call(self._came_up, client)
+
+    def _on_message(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
+        self._call(self._took, client, message.topic, message.payload)
+
+    def _on_publish(self, client: paho.Client, _: Any, mid: int, code: ReasonCode, properties: Any) -> None:
+        self._call(self._acknowledge, client, mid, code)
+
+    def _on_disconnect(self, client: paho.Client, _: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        self._call(self._end, client, code.value)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None  # noqa: S101
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            log.debug("the event loop has ended")  # while stopping
+
+    # on the event loop
+
+    def _end(self, client: paho.Client, code: int) -> None:
+        if self._ended is not None and not self._ended.done() and self._client in (client, None):
+            self._ended.set_result(code)
+
+    def _came_up(self, client: paho.Client) -> None:
+        if self._ended is None or self._ended.done():
+            return
+        self._client = client
+        self._up = True
+        self._lost_logged = False
+        if self._trouble != "identity_in_use":
+            self._set_trouble("")
+        log.info("broker connected host=%s port=%d kiosk=%s", self._broker.host, self._broker.port, self.kiosk)
+        assert self._loop is not None  # noqa: S101
+        self._loop.call_later(STEADY_S, self._steady, client)
+        self._listener.link_up()
+
+    def _steady(self, client: paho.Client) -> None:
+        if client is self._client:
+            self._takeovers = 0
+            self._set_trouble("")
+
+    def _took(self, client: paho.Client, topic: str, payload: bytes) -> None:
+        if client is self._client or self._client is None:
+            self._listener.link_message(topic, payload)
+
+    def _acknowledge(self, client: paho.Client, mid: int, code: ReasonCode) -> None:
+        waiting = self._unacknowledged.pop(mid, None) if client is self._client else None
+        if waiting is None or waiting.done():
+            return
+        if code.is_failure:
+            waiting.set_exception(PublishRefused(str(code)))
+        else:
+            waiting.set_result(None)
+
+    def _down(self) -> None:
+        was_up, self._up = self._up, False
+        waiting, self._unacknowledged = list(self._unacknowledged.values()), {}
+        for future in waiting:
+            if not future.done():
+                future.set_exception(NotConnected("the connection was lost"))
+        if was_up:
+            self._listener.link_down()
+
+    def _lost(self, why: str) -> None:
+        if not self._lost_logged:
+            self._lost_logged = True
+            log.warning("broker lost reason=%s: it is tried again for ever", why)
+
+    def _refused(self, code: str, line: str) -> None:
+        if self._trouble != code:
+            log.error("broker trouble=%s %s", code, line)
+        self._set_trouble(code)
+
+    def _set_trouble(self, code: str) -> None:
+        if code != self._trouble:
+            self._trouble = code
+            self._listener.link_trouble(code)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_delay(client: paho.Client, _: Any, sock: Any) -> None:
+    if isinstance(sock, socket.socket):  # signalling is small packets: Nagle would hold them back for a round trip
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _pause(failures: int) -> float:
+    if failures < len(FIRST_PAUSES_S):
+        return _jitter(FIRST_PAUSES_S[failures])
+    return _jitter(min(MAX_PAUSE_S, 2.0 * 2 ** (failures - len(FIRST_PAUSES_S) + 1)))
+
+
+def _jitter(seconds: float) -> float:
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 -- so that kiosks do not come back in step
+
+
+def _reason(code: int) -> str:
+    for packet in (PacketTypes.CONNACK, PacketTypes.DISCONNECT, PacketTypes.SUBACK):
+        try:
+            return str(ReasonCode(packet, identifier=code))
+        except (KeyError, ValueError):
+            continue
+    return f"code {code}"

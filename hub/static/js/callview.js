@@ -1,0 +1,154 @@
+/** The call: what is known while media connects, the Answer, the live picture, the line lost, the end. */
+
+import { h } from "./dom.js";
+import { icon } from "./icons.js";
+import { duration, languageLabel, outcomeLabel, warningLabel } from "./labels.js";
+import { callState } from "./state.js";
+
+const GIVE_UP_MS = 60_000; // as at the hub: then the consult goes on as a message
+
+/**
+ * @param {import("./state.js").State} state @param {any} actions @param {import("./call.js").CallMedia} media
+ * @param {number} now the hub's clock @param {number} localNow
+ */
+export function callView(state, actions, media, now, localNow) {
+  const { call } = state;
+  const status = media.status();
+  const phase = callState(state, status);
+  const live = phase === "live" || phase === "lost";
+  return h(
+    "section",
+    { class: `call ${phase}`, key: "call", "aria-label": `Call with ${call.site}`, "data-test": "call", "data-call": call.call },
+    h(
+      "div",
+      { class: "stage" },
+      media.farVideo,
+      h(
+        "header",
+        { class: "stage-head" },
+        call.emergency && h("span", { class: "emergency-tag" }, icon("alert"), "EMERGENCY"),
+        h("strong", {}, call.site),
+        live && h("span", { class: `pill ${phase}` }, phase === "live" ? "Live" : "Line lost"),
+        live && call.answeredAt > 0 && h("time", { class: "elapsed", "data-test": "elapsed" }, duration(now - call.answeredAt)),
+      ),
+      !live && details(call, now),
+      h("p", { class: "call-words", "data-test": "call-words" }, words(call, phase, status, localNow)),
+      h("div", { class: status.hasCamera && !status.cameraOff ? "own" : "own off" }, media.ownVideo, h("span", { class: "own-off" }, icon("cameraOff"))),
+    ),
+    deviceProblems(status, media),
+    h("div", { class: "controls" }, live ? liveControls(call, status, actions, media) : heldControls(call, phase, state, actions)),
+  );
+}
+
+function details(call, now) {
+  const facts = [
+    ["Kiosk", call.kiosk],
+    call.requestedAt > 0 && ["Waiting for", duration(now - call.requestedAt)],
+    call.language && ["Language", languageLabel(call.language)],
+    call.warnings.length > 0 && ["Mind", call.warnings.map(warningLabel).join(", ")],
+  ].filter(Boolean);
+  return h(
+    "div",
+    { class: "details" },
+    h("span", { class: "details-sign" }, icon(call.emergency ? "alert" : "phone")),
+    h("h2", {}, call.site),
+    h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", { key: name }, h("dt", {}, name), h("dd", {}, value)))),
+  );
+}
+
+/** Where the call stands, in words. Also read out when it changes (`app.js`). */
+export function words(call, phase, status, localNow) {
+  if (phase === "lost") {
+    const left = Math.ceil((GIVE_UP_MS - (localNow - status.lostSince)) / 1000);
+    return left > 0 ? `Line lost – trying again for ${left} s` : "Line lost – waiting for the hub to end the call";
+  }
+  if (phase === "live") {
+    if (status.soundBlocked) return "The browser keeps the sound off – press anywhere to hear the patient";
+    if (status.deaf) return "You hear the kiosk, but it does not hear you – trying again";
+    if (!call.kioskOnline) return "The call goes on; the kiosk's line to the hub is down";
+    return status.noPicture ? "Sound only – no picture arrives" : "";
+  }
+  if (phase === "calling") {
+    if (call.talking) return "The patient has answered – connecting…";
+    return call.kioskOnline ? "Ringing at the kiosk – waiting for the patient to press the button" : "The kiosk has gone offline";
+  }
+  if (call.talking) return "Answered – connecting, you will be heard as soon as the line is up…";
+  if (!call.kioskOnline) return "The kiosk has gone offline – it connects when it is back";
+  return status.path === "up"
+    ? "Connected and held – nobody hears or sees you until you answer"
+    : "Connecting… – nobody hears or sees you until you answer";
+}
+
+function deviceProblems(status, media) {
+  const texts = ["audio", "video"].map((kind) => status.problems[kind]).filter(Boolean);
+  if (!texts.length) return false;
+  const what = status.problems.audio ? "The call goes on, but the patient cannot hear you." : "The call goes on with your voice only.";
+  return h(
+    "div",
+    { class: status.problems.audio ? "devices bad" : "devices", key: "devices", role: "alert", "data-test": "device-problem" },
+    icon(status.problems.audio ? "microphoneOff" : "cameraOff"),
+    h("div", {}, h("strong", {}, what), texts.map((text) => h("p", { key: text }, text))),
+    h("button", { type: "button", disabled: status.starting, onclick: () => void media.devices.retry(), "data-test": "devices-retry" }, "Try again"),
+  );
+}
+
+function heldControls(call, phase, state, actions) {
+  if (phase === "calling") {
+    return [h("button", { class: "danger big", type: "button", onclick: actions.hangUp, "data-test": "hang-up", key: "hang-up" }, icon("hangUp"), "Stop ringing")];
+  }
+  const down = state.link !== "up";
+  return [
+    h(
+      "button",
+      {
+        class: "answer huge", type: "button", onclick: actions.talk, disabled: call.talking, "data-test": "talk", key: "talk",
+        created: (element) => queueMicrotask(() => element.focus()),
+      },
+      icon("phone"),
+      call.talking ? "Answering…" : "Answer",
+    ),
+    h("button", { type: "button", class: "on-dark", onclick: actions.release, disabled: down || call.talking, title: "Back into the waiting room, for another doctor", "data-test": "release", key: "release" }, "Release"),
+    h("button", { type: "button", class: "on-dark", onclick: actions.decline, disabled: down || call.talking, title: "No doctor will take it: the patient is asked to leave a message", "data-test": "decline", key: "decline" }, "Decline"),
+    call.talking && h("button", { class: "danger big", type: "button", onclick: actions.hangUp, "data-test": "hang-up", key: "hang-up" }, icon("hangUp"), "Hang up"),
+  ];
+}
+
+function liveControls(call, status, actions, media) {
+  const { muted, cameraOff } = status;
+  return [
+    h(
+      "button",
+      {
+        class: muted ? "on-dark off" : "on-dark", type: "button", "aria-pressed": String(muted), disabled: !status.hasMicrophone,
+        onclick: () => media.setMuted(!muted), "data-test": "mute", key: "mute",
+        created: (element) => queueMicrotask(() => element.focus()),
+      },
+      icon(muted ? "microphoneOff" : "microphone"),
+      muted ? "Unmute" : "Mute",
+    ),
+    h(
+      "button",
+      {
+        class: cameraOff ? "on-dark off" : "on-dark", type: "button", "aria-pressed": String(cameraOff), disabled: !status.hasCamera,
+        onclick: () => media.setCameraOff(!cameraOff), "data-test": "camera", key: "camera",
+      },
+      icon(cameraOff ? "cameraOff" : "camera"),
+      cameraOff ? "Camera on" : "Camera off",
+    ),
+    h("button", { class: "danger big", type: "button", onclick: actions.hangUp, "data-test": "hang-up", key: "hang-up" }, icon("hangUp"), "Hang up"),
+  ];
+}
+
+/** After the end, above the case. @param {import("./state.js").State} state @param {any} actions */
+export function endedBar(state, actions) {
+  const { call } = state;
+  const length = call.answeredAt ? ` after ${duration(call.endedAt - call.answeredAt)}` : "";
+  const outcome = call.outcome && call.outcome !== "answered" ? `: ${outcomeLabel(call.outcome)}` : "";
+  return h(
+    "p",
+    { class: "notice ended-bar", key: "ended", "data-test": "ended", "data-outcome": call.outcome ?? "" },
+    icon("hangUp"),
+    h("span", {}, `The call with ${call.site} is over${length}${outcome}.`),
+    h("button", { class: "plain", type: "button", onclick: actions.putCallAway, "data-test": "ended-done" }, "Done"),
+  );
+}

@@ -1,0 +1,102 @@
+/**
+ * One leg: one RTCPeerConnection that answers one offer of the kiosk. A call has several when the line dies and
+ * comes back; `call.js` decides which one is heard.
+ *
+ * @typedef {import("./devices.js").Kind} Kind
+ */
+
+const GATHER_MS = 1000; // on a LAN it takes some ten; a slow TURN server must not hold up the answer
+
+export class Leg {
+  /**
+   * @param {number} number as the kiosk counts them, from 1
+   * @param {string} offer
+   * @param {RTCIceServer[]} iceServers
+   * @param {() => void} onChange the connection's state changed
+   */
+  constructor(number, offer, iceServers, onChange) {
+    this.number = number;
+    this.offer = offer;
+    this.sdp = ""; // the whole answer, candidates included, once it is made
+    this.startedAt = performance.now();
+    this.stream = new MediaStream();
+    this.failedAt = 0;
+    this.connected = false;
+    this.packets = 0;
+    this.lastPacketAt = performance.now();
+    this.pictures = 0;
+    this.lastPictureAt = performance.now();
+    this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.pc.ontrack = ({ track }) => this.stream.addTrack(track);
+    this.pc.onconnectionstatechange = () => {
+      const state = this.pc.connectionState;
+      if (state === "connected") {
+        this.connected = true;
+        this.failedAt = 0;
+        this.lastPacketAt = this.lastPictureAt = performance.now();
+      } else if (state === "failed" || state === "closed") this.failedAt ||= performance.now();
+      onChange();
+    };
+  }
+
+  get state() {
+    return this.failedAt ? "failed" : this.pc.connectionState;
+  }
+
+  /**
+   * @param {Record<Kind, MediaStreamTrack|null>} tracks
+   * @param {Record<Kind, boolean>} willSend whether a track is there or may still come
+   */
+  async answer(tracks, willSend) {
+    await this.pc.setRemoteDescription({ type: "offer", sdp: this.offer });
+    for (const transceiver of this.pc.getTransceivers()) {
+      const kind = /** @type {Kind} */ (transceiver.receiver.track.kind);
+      transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
+      if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
+    }
+    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    await this.#gathered();
+    this.sdp = this.pc.localDescription.sdp;
+  }
+
+  /** The tracks of a device that came late, or was plugged in again. @param {Record<Kind, MediaStreamTrack|null>} tracks */
+  setTracks(tracks) {
+    for (const transceiver of this.pc.getTransceivers()) {
+      const { sender, receiver, stopped } = /** @type {any} */ (transceiver);
+      const track = tracks[receiver.track.kind];
+      if (!stopped && sender.track !== track) void sender.replaceTrack(track).catch(() => undefined);
+    }
+  }
+
+  /** Count what arrived since the last time. @param {number} now */
+  async measure(now) {
+    let packets = 0;
+    let pictures = 0;
+    for (const report of (await this.pc.getStats()).values()) {
+      if (report.type !== "inbound-rtp") continue;
+      packets += report.packetsReceived ?? 0;
+      pictures += report.framesDecoded ?? 0;
+    }
+    if (packets > this.packets) this.lastPacketAt = now;
+    if (pictures > this.pictures) this.lastPictureAt = now;
+    [this.packets, this.pictures] = [packets, pictures];
+  }
+
+  fail() {
+    this.failedAt ||= performance.now();
+  }
+
+  close() {
+    this.pc.onconnectionstatechange = null;
+    this.pc.close();
+  }
+
+  #gathered() {
+    const { pc } = this;
+    if (pc.iceGatheringState === "complete") return Promise.resolve();
+    return new Promise((resolve) => {
+      setTimeout(resolve, GATHER_MS);
+      pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && resolve(undefined));
+    });
+  }
+}

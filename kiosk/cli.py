@@ -1,0 +1,387 @@
+"""The command `teleconsult`: the one place that wires the parts together.
+
+Every part is imported when its subcommand runs, so `--help` answers at once and a kiosk needs nothing of the hub.
+What people can put right (a setting, a device, a file, an address) is said in one line that says what to do; a
+traceback is a bug, or wanted with `--debug`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_agent.config import KioskSettings
+
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    it could not be done; one line on standard error says why and what to try
+  2    the command line or a configuration file is wrong; trying again will not help
+  130  interrupted with Ctrl-C
+"""
+
+# Errors that are written for people, by module: one that was never imported cannot have been raised.
+_WRONG_USE = [
+    ("edge_agent.core.settings", "SettingsError"),
+    ("edge_agent.core.joining", "CodeError"),
+    ("edge_agent.mqtt", "HubLinkError"),
+]
+_FOR_PEOPLE = [
+    ("hardware.api", "HardwareError"),
+    ("edge_agent.store", "StoreError"),
+    ("hub.accounts", "AccountError"),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser(with_hub="hub" in words[:2])
+    options = parser.parse_args(words)
+    try:
+        return int(options.run(options) or OK)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `teleconsult config | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        code = exit_code(error)
+        if code is None or options.debug:
+            raise
+        print(f"teleconsult: {one_line(error)}", file=sys.stderr)
+        return code
+
+
+def exit_code(error: Exception) -> int | None:
+    """None for what is a bug."""
+    if isinstance(error, _imported(_WRONG_USE)):
+        return WRONG_USE
+    if isinstance(error, (OSError, *_imported(_FOR_PEOPLE))):
+        return FAILED
+    return None
+
+
+def one_line(error: Exception) -> str:
+    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _imported(names: Sequence[tuple[str, str]]) -> tuple[type[Exception], ...]:
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+
+
+# --- the command line
+
+
+def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="teleconsult",
+        description="A teleconsult kit for clinics on poor links: kiosk, agent and hub.",
+        epilog=f"To see all of it on one machine: teleconsult demo\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and leave")
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_agent(commands)
+    _add_media(commands)
+    _add_hub(commands, with_hub)
+    _add_join(commands)
+    _add_config(commands)
+    _add_devices(commands)
+    _add_demo(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, nargs=0, **named)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"teleconsult {version('teleconsult-kit')}")
+        except PackageNotFoundError:
+            print("teleconsult (run from its source folder)")
+        parser.exit()
+
+
+def _command(commands: Any, name: str, summary: str, examples: str, more: str = "") -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.{more}",
+        epilog=f"examples:\n{examples}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # SUPPRESS: a default here would undo a --debug that stood before.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
+    return parser
+
+
+def _add_kiosk_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"the kiosk's TOML file (default: {_default_file('kiosk.toml')})"
+    )
+
+
+def _add_agent(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "agent",
+        "run the kiosk: its screen, its store, its line to the hub",
+        "  teleconsult agent\n  teleconsult agent --config kiosk.toml\n",
+        "\nIt starts the media process by itself and serves the screen on this machine alone.",
+    )
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_agent)
+
+
+def _add_media(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "media",
+        "run the kiosk's camera, sound and calls; the agent starts this",
+        "  teleconsult media --socket /run/teleconsult/media.sock --config kiosk.toml\n",
+    )
+    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="the agent's Unix socket")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_media)
+
+
+def _add_hub(commands: Any, whole: bool) -> None:
+    parser = _command(
+        commands,
+        "hub",
+        "run and look after the doctors' hub",
+        "  teleconsult hub run --config hub.toml\n"
+        '  teleconsult hub invite --site "Clinic by the river" --count 3\n'
+        '  teleconsult hub account add "Dr. Asha"\n',
+    )
+    if whole:
+        from hub.cli import add_arguments
+
+        add_arguments(parser, _default_file("hub.toml"), _start_logging)
+
+
+def _add_join(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "join",
+        "make this kiosk one of a hub's, with the code that `teleconsult hub invite` prints",
+        "  teleconsult join 4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF\n"
+        "  teleconsult join 4XK2C-… --hub 192.168.1.20:8443 --name hill-clinic\n",
+        "\nThe hub is found on the local network, or by --hub. It is told nothing unless it proves to be the one\n"
+        "that the code is from. Name, password and broker go into the kiosk's configuration.",
+    )
+    parser.add_argument("code", metavar="CODE", nargs="+", help="seven groups of five characters; a code works once")
+    parser.add_argument("--hub", metavar="HOST:PORT", help="where the hub is (default: found by zeroconf)")
+    parser.add_argument("--name", default="", help="the name this kiosk would like, e.g. hill-clinic")
+    parser.add_argument("--again", action="store_true", help="although this kiosk has joined a hub already")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_join)
+
+
+def _add_config(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "config",
+        "print the configuration as it is in effect, secrets masked",
+        "  teleconsult config\n"
+        "  teleconsult config --config kiosk.toml --check\n"
+        "  teleconsult config --hub --config hub.toml\n"
+        "  teleconsult config set-pin\n",
+    )
+    parser.add_argument(
+        "action", nargs="?", choices=["set-pin"], help="set the PIN of the health workers' side of the screen"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the TOML file")
+    parser.add_argument("--hub", action="store_true", help="it is the hub's, not the kiosk's")
+    parser.add_argument("--check", action="store_true", help="print nothing, say only whether it is right")
+    parser.add_argument("--print", action="store_true", help="with set-pin: print the hash, change no file")
+    parser.set_defaults(run=_config)
+
+
+def _add_devices(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "devices",
+        "list this machine's cameras, microphones and speakers by the names that the configuration takes",
+        "  teleconsult devices\n",
+    )
+    parser.set_defaults(run=_devices)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        "run broker, hub and a kiosk with a simulated board on this machine",
+        "  teleconsult demo\n  teleconsult demo --simulated --dir /tmp/demo\n",
+        "\nIt prints three addresses to open in a browser. Ctrl-C ends all of it; data stays in its folder.",
+    )
+    parser.add_argument(
+        "--simulated", action="store_true", help="a made-up picture and voice, even where there is a camera"
+    )
+    parser.add_argument("--dir", type=Path, default=Path(".demo"), help="its folder (default: %(default)s)")
+    parser.add_argument(
+        "--ports",
+        choices=["usual", "auto"],
+        default="usual",
+        help="usual: 8400 and 8480 where they are free; auto: any free ones (default: %(default)s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the logs of all parts here")
+    parser.set_defaults(run=_demo)
+
+
+# --- what they do
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from kiosk.agent_process import run
+
+    settings, file = _kiosk_settings(options)
+    _start_logging(settings.log.level, options.debug)
+    return run(settings, file)
+
+
+def _media(options: argparse.Namespace) -> int:
+    from edge_agent.media.process import run
+
+    settings, _ = _kiosk_settings(options)
+    _start_logging(settings.log.level, options.debug)
+    return run(options.socket, settings)
+
+
+def _join(options: argparse.Namespace) -> int:
+    from edge_agent.join import join, parse_address
+
+    hub = parse_address(options.hub) if options.hub else None
+    joined = join(" ".join(options.code), _kiosk_file(options), hub, options.name, options.again)
+    print(f"This kiosk is now {joined.kiosk} ({joined.site}) of the hub at {joined.hub}. Written to {joined.config}.")
+    print("Start or restart its agent: sudo systemctl restart teleconsult-agent, or teleconsult agent")
+    return OK
+
+
+def _config(options: argparse.Namespace) -> int:
+    from edge_agent.core.settings import SettingsError, effective
+
+    if options.action == "set-pin":
+        if options.hub or options.check:
+            raise SettingsError("config set-pin is for the kiosk's file; it goes with --config and --print alone")
+        return _set_pin(options)
+    if options.hub:
+        from hub.config import read_hub_settings
+
+        file = options.config or _existing(_default_file("hub.toml"))
+        settings: Any = read_hub_settings(file)
+    else:
+        settings, file = _kiosk_settings(options)
+    if options.check:
+        print(f"{file or 'no file, so the defaults'}: right")
+    else:
+        print(f"# in effect, from {file or 'the defaults: there is no file'}")
+        print(effective(settings), end="")
+    return OK
+
+
+def _set_pin(options: argparse.Namespace) -> int:
+    from argon2 import PasswordHasher
+
+    from edge_agent.core.tomltext import set_values
+    from edge_agent.join import write_private
+
+    hashed = PasswordHasher().hash(_ask_pin())
+    if options.print:
+        print(hashed)
+        return OK
+    file = _kiosk_file(options)
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(file, set_values(text, {"kiosk": {"worker_pin_hash": hashed}}, str(file)))
+    print(f"The PIN is set in {file}; it holds when the agent has been restarted.")
+    return OK
+
+
+def _ask_pin() -> str:
+    """Twice from a terminal, once from a pipe. 4 to 12 digits: it is typed on a screen's number pad."""
+    from edge_agent.core.settings import SettingsError
+
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        pin = getpass("New PIN (4 to 12 digits): ")
+        if pin != getpass("The same again: "):
+            raise SettingsError("the two PINs differ; nothing was changed")
+    else:
+        pin = sys.stdin.readline().strip()
+    if not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 12):
+        raise SettingsError("a PIN has 4 to 12 digits; nothing was changed")
+    return pin
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from hardware.devices import list_devices
+
+    found = list_devices()
+    for kind, names in (("camera", found.cameras), ("microphone", found.microphones), ("speaker", found.speakers)):
+        print(f"{kind}s:" if names else f"{kind}s: none found")
+        for name in names:
+            print(f'  {kind} = "device:{name}"')
+    print('To use one, put its line under [devices] in the kiosk\'s file; "auto" takes the first that works.')
+    return OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from kiosk.demo import run
+
+    return run(options.dir, options.simulated, any_ports=options.ports == "auto", verbose=options.verbose)
+
+
+# --- files and logs
+
+
+def _default_file(name: str) -> Path:
+    """The system's where there is one or root asks, else the user's own."""
+    system = Path("/etc/teleconsult") / name
+    if system.exists() or os.geteuid() == 0:
+        return system
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "teleconsult" / name
+
+
+def _existing(file: Path) -> Path | None:
+    return file if file.exists() else None
+
+
+def _kiosk_file(options: argparse.Namespace) -> Path:
+    given: Path | None = options.config
+    return given or _default_file("kiosk.toml")
+
+
+def _kiosk_settings(options: argparse.Namespace) -> tuple[KioskSettings, Path | None]:
+    """A file that is named must be there; the default one need not."""
+    from edge_agent.config import read_kiosk_settings
+
+    file = options.config or _existing(_default_file("kiosk.toml"))
+    return read_kiosk_settings(file), file
+
+
+def _start_logging(level: str, debug: bool) -> None:
+    """One line an event on standard error; the journal has its own clock."""
+    clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(
+        level=logging.DEBUG if debug else level.upper(), format=f"{clock}%(levelname)s %(name)s %(message)s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""What the kiosk's page shows: the agent's state in the words of a language, as one `kiosk.screen.View`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from edge_agent.agent import Agent
+from edge_agent.core.call import State, Status
+from edge_agent.store import StoredAdvice
+from kiosk.language import Language
+from kiosk.screen import (
+    AdviceView,
+    CallView,
+    ConsultView,
+    DraftView,
+    Notice,
+    PresenceView,
+    Screen,
+    View,
+    WorkerView,
+)
+from kiosk.worker import WorkerLock
+
+COMPLAINTS = (
+    "fever", "cough", "breathing", "pain", "stomach", "diarrhoea", "injury", "skin", "pregnancy", "child", "eyes",
+    "other",
+)  # fmt: skip
+MAX_LISTED = 60
+
+_CALLS = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.INCOMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a view needs besides the agent."""
+
+    languages: tuple[str, ...]
+    emergency_instruction: str  # the clinic's own, or ""
+    speaks: bool
+    simulated: bool
+
+
+def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
+    language = Language.load(agent.language)
+    status = agent.machine.status
+    screen = _screen(agent)
+    title, detail = _title(agent, screen)
+    instruction = around.emergency_instruction or language.say("emergency_instruction")
+    state, position, until = agent.presence
+    saved = screen in ("saved", "ended") and status.consult in agent.records.consults
+    return View(
+        screen=screen,
+        language=agent.language,
+        words=language.words,
+        title=language.title(title),
+        detail=instruction if screen == "emergency" else language.detail(detail),
+        light=agent.light.value,
+        presence=PresenceView(
+            state=state, position=position, until=until, text=language.present(state, position, until)
+        ),
+        online=agent.hub_reachable,
+        call=_call(status) if status.state in _CALLS else None,
+        draft=_draft(agent),
+        advice=tuple(_advice(agent, stored) for stored in _patients_advice(agent)),
+        saved_consult=status.consult.hex() if saved else "",
+        saved_step=agent.step(status.consult) if saved else None,
+        notices=_notices(agent, language, around.speaks),
+        worker=_worker(agent, lock, language) if lock.is_open else None,
+        worker_face=lock.face,
+        pin_error=_pin_error(lock, language),
+        complaints=COMPLAINTS,
+        emergency_instruction=instruction if status.state is State.EMERGENCY or status.instructed else "",
+        languages=around.languages,
+        simulated=around.simulated,
+    )
+
+
+def _screen(agent: Agent) -> Screen:
+    state = agent.machine.status.state
+    if agent.advice.shown is not None and state in (State.IDLE, State.SAVED, State.ENDED):
+        return "advice"
+    if state is State.DRAFT and agent.drafts.shown is None:
+        return "saved" if agent.records.consults[agent.machine.status.consult].saved_at_ms else "idle"
+    return state.value
+
+
+def _title(agent: Agent, screen: Screen) -> tuple[str, str]:
+    """Keys of the title and of the sentence under it."""
+    status = agent.machine.status
+    key: str = screen
+    if status.cancel_asked:
+        key = "cancel_asked"
+    elif screen == "ringing":
+        heard_by = "machine" if status.heard_by == "machine" else "hub"
+        key = "ringing_emergency" if status.emergency else f"ringing_{heard_by}"
+    elif screen == "draft" and agent.drafts.shown is not None:
+        key = f"draft_{agent.drafts.shown.draft.step.value}"
+    elif screen == "offer" and agent.last_outcome == "declined":
+        key = "offer_declined"
+    elif screen == "offer" and not agent.hub_reachable:
+        key = "offer_offline"
+    elif screen == "ended" and agent.last_outcome == "cancelled":
+        key = "ended_cancelled"
+    return key, key
+
+
+def _call(status: Status) -> CallView:
+    media = ""
+    if status.state is State.LOST:
+        media = "stalled" if status.stalled else "connecting"
+    elif status.leg:
+        media = "flowing" if status.leg_connected else "connecting"
+    return CallView(
+        heard_by=status.heard_by,
+        emergency=status.emergency,
+        doctor=status.doctor,
+        live_since_ms=status.answered_at_ms,
+        cancel_asked=status.cancel_asked,
+        media=media,  # type: ignore[arg-type]
+    )
+
+
+def _draft(agent: Agent) -> DraftView | None:
+    flow = agent.drafts.shown
+    if flow is None or agent.machine.status.state is not State.DRAFT:
+        return None
+    draft = flow.draft
+    return DraftView(
+        step=draft.step.value,
+        recording=flow.recording,
+        level=agent.drafts.level if flow.recording else 0.0,
+        elapsed_ms=agent.drafts.elapsed_ms if flow.recording else 0,
+        voice_ms=draft.voice_ms,
+        photos=draft.photos,
+        complaints=draft.complaints,
+        urgency=draft.urgency,
+        text=draft.text,
+        patient=draft.patient,
+        busy=flow.busy or flow.finished,
+    )
+
+
+def _patients_advice(agent: Agent) -> list[StoredAdvice]:
+    """What waits, and what is being looked at."""
+    waiting = agent.records.unheard()
+    shown = agent.advice.shown
+    return waiting if shown is None or shown in waiting else [*waiting, shown]
+
+
+def _advice(agent: Agent, stored: StoredAdvice) -> AdviceView:
+    advice = stored.advice
+    return AdviceView(
+        id=advice.advice.hex(),
+        consult=stored.consult.hex(),
+        given_by=advice.given_by,
+        given_at_ms=advice.given_at_ms,
+        text=advice.text,
+        voice=bool(advice.reply),
+        voice_arrived=agent.records.voice_arrived(stored),
+        playing=agent.advice.playing is stored,
+        heard=bool(stored.heard_at_ms),
+    )
+
+
+def _notices(agent: Agent, language: Language, speaks: bool) -> tuple[Notice, ...]:
+    codes = list(agent.conditions)
+    if not agent.hub_reachable:
+        codes.append("hub_unreachable")
+    if not speaks:
+        codes.append("speech_missing")
+    return tuple(Notice(code=code, text=language.notice(code)) for code in codes)
+
+
+def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:
+    consults = sorted(agent.records.consults.values(), key=lambda consult: consult.opened_at_ms, reverse=True)
+    lines = []
+    for consult in consults[:MAX_LISTED]:
+        step = agent.step(consult.id)
+        lines.append(
+            ConsultView(
+                id=consult.id.hex(),
+                opened_at_ms=consult.opened_at_ms,
+                patient=consult.patient,
+                complaints=consult.complaints,
+                urgency=consult.urgency,
+                step=step,
+                step_text=language.words[f"step_{step}"],
+                unsent_since_ms=agent.delivery.unsent_since_ms(consult.id),
+                advice=tuple(_advice(agent, stored) for stored in agent.records.advice_of(consult.id)),
+            )
+        )
+    return WorkerView(
+        name=language.words["worker"],
+        consults=tuple(lines),
+        locks_at_ms=int((time.time() + (lock.next_deadline() or 0.0) - time.monotonic()) * 1000),
+    )
+
+
+def _pin_error(lock: WorkerLock, language: Language) -> str:
+    match lock.error:
+        case "wrong":
+            return language.detail("pin_wrong")
+        case "wait":
+            return language.detail("pin_wait", seconds=max(1, round(lock.wait_s(time.monotonic()))))
+        case _:
+            return ""
