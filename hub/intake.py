@@ -63,8 +63,9 @@ class Intake:
         self._deliver = deliver
         self._now_ms = now_ms
         self._queue: asyncio.Queue[Arrival] = asyncio.Queue()
-        self._unknown_logged: set[tuple[int, int]] = set()
+        self._unknown_logged: set[str] = set()
         self._boots: dict[str, list[str]] = {}
+        self._refusals: list[tuple[str, str, str]] = []  # of the transaction under way, which may be done again
         self.counters: Counter[str] = Counter()
 
     def put(self, arrival: Arrival) -> None:
@@ -101,18 +102,33 @@ class Intake:
                     return
                 self.counters["failed"] += 1
                 log.exception("message dropped topic=%s", batch[0].topic)
-                out = Outgoing()
+                out, self._refusals = Outgoing(), []
             if disk_failed:
                 log.info("intake goes on")
+            self._count_refusals()
             await self._deliver(out)
             for arrival in batch:
                 arrival.done()
             return
 
+    def _count_refusals(self) -> None:
+        """After the commit: counted once, and logged so that a flood fills no log."""
+        refusals, self._refusals = self._refusals, []
+        for kind, topic, reason in refusals:
+            self.counters[kind] += 1
+            count = self.counters[kind]
+            if kind == "unknown":
+                if reason not in self._unknown_logged:
+                    self._unknown_logged.add(reason)
+                    log.warning("unknown message ignored, its kind is logged once topic=%s: %s", topic, reason)
+            elif count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
+                log.warning("message refused kind=%s count=%d topic=%s: %s", kind, count, topic, reason)
+
     # --- in the database's thread
 
     def _take_all(self, session: Session, batch: list[Arrival]) -> Outgoing:
         out, now_ms = Outgoing(), self._now_ms()
+        self._refusals = []
         touched: set[tuple[str, str, str]] = set()
         try:
             for arrival in batch:
@@ -142,22 +158,14 @@ class Intake:
                 else:
                     self._passing(session, out, kiosk, message, now_ms, touched)
         except wire.UnknownMessage as unknown:
-            self.counters["unknown"] += 1
-            if (unknown.version, unknown.kind) not in self._unknown_logged:
-                self._unknown_logged.add((unknown.version, unknown.kind))
-                log.warning(
-                    "unknown message ignored, this one logged once version=%d kind=%d topic=%s",
-                    unknown.version, unknown.kind, arrival.topic,
-                )  # fmt: skip
+            self._refuse("unknown", arrival.topic, str(unknown))
         except (wire.MalformedMessage, sdp.SdpError) as error:
             self._refuse("malformed", arrival.topic, str(error))
         except ForeignConsult as error:
             self._refuse("foreign_consult", arrival.topic, f"of another kiosk: {error}")
 
     def _refuse(self, kind: str, topic: str, reason: str) -> None:
-        self.counters[kind] += 1
-        if self.counters[kind] & (self.counters[kind] - 1) == 0:  # the 1st, 2nd, 4th, 8th, …: a flood fills no log
-            log.warning("message refused kind=%s count=%d topic=%s: %s", kind, self.counters[kind], topic, reason)
+        self._refusals.append((kind, topic, reason))
 
     def _durable(
         self,
@@ -296,7 +304,7 @@ class Intake:
         digest = body.digest.hex()
         content = session.get(Content, (kiosk, digest))
         if content is None:
-            self.counters["chunk_without_manifest"] += 1
+            self._refuse("chunk_without_manifest", kiosk, "it is sent again once its manifest is here")
             return False
         if body.offset + len(body.data) > content.size:
             raise wire.MalformedMessage("a chunk beyond the end of its file")

@@ -24,15 +24,25 @@ def settings_of_hub() -> str:
     return ""
 
 
-@pytest.fixture
-def stopped_hub(tmp_path: Path, settings_of_hub: str) -> Iterator[Hub]:
-    """With two kiosks and two doctors; broker not started, nor the hub."""
-    hub = Hub(tmp_path, settings_of_hub)
-    hub.broker = Broker(hub.settings)
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a CA, two kiosks and two doctors, made once: it takes a while."""
+    folder = tmp_path_factory.mktemp("template")
+    hub = Hub(folder)
     for doctor in DOCTORS:
         hub.add_doctor(doctor)
+    Broker(hub.settings)
     for kiosk in KIOSKS:
         hub.add_kiosk(kiosk)
+    return hub.settings.data_dir
+
+
+@pytest.fixture
+def stopped_hub(tmp_path: Path, template: Path, settings_of_hub: str) -> Iterator[Hub]:
+    """With two kiosks and two doctors; broker not started, nor the hub."""
+    shutil.copytree(template, tmp_path / "data")
+    hub = Hub(tmp_path, settings_of_hub)
+    hub.broker = Broker(hub.settings)
     yield hub
     hub.kill()
     hub.broker.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -90,7 +91,6 @@ class Hub:
         self.url = f"http://127.0.0.1:{self.port}"
         self._limits = limits
         self._process: subprocess.Popen[str] | None = None
-        self.database().close()
 
     broker: Broker
 
@@ -169,10 +169,8 @@ class TestKiosk:
         assert self._reader is not None
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
-        try:
+        with contextlib.suppress(aiomqtt.MqttError):
             await self._client.__aexit__(None, None, None)
-        except aiomqtt.MqttError:
-            pass
 
     async def _read(self) -> None:
         async for message in self._client.messages:
@@ -181,6 +179,8 @@ class TestKiosk:
                 self._changed.notify_all()
 
     async def online(self, **fields: Any) -> None:
+        """Like the kit's agent, it speaks once a hub is there."""
+        await self.until(wire.HubStatus, lambda status: status.online)
         status = wire.Status(online=True, boot=self.boot, clock_trusted=True, **fields)
         await self.publish("s", wire.encode(wire.Message(status, sent_at_ms=now_ms())), retain=True)
 

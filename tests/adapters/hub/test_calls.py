@@ -268,7 +268,7 @@ class TestTime:
         async with hub.doctor("anna") as doctor:
             async with hub.kiosk("hill-1") as kiosk:
                 await kiosk.online()
-                _, call = await claim(kiosk, doctor)
+                await claim(kiosk, doctor)
                 await kiosk.publish("s", wire.encode(wire.Message(wire.Status(online=False))), retain=True)
             await doctor.until("call", lambda frame: frame["outcome"] == "link_lost")
             async with hub.kiosk("hill-1") as kiosk:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from edge_agent.core import sdp, wire
@@ -65,7 +67,7 @@ async def test_the_broker_is_killed_in_a_call(hub: Hub):
     async with hub.doctor("anna") as doctor:
         async with hub.kiosk("hill-1") as kiosk:
             await kiosk.online()
-            consult, call = await kiosk.press()
+            _, call = await kiosk.press()
             await doctor.rings(call)
             await doctor.send(console.Claim(call=call.hex()))
             await kiosk.phase(call, "claimed")
@@ -113,8 +115,6 @@ def kiosk_message_id(kiosk, body: wire.Body) -> bytes:
 
 @pytest.mark.parametrize("orderly", [True, False])
 async def test_the_hub_says_that_it_goes(hub: Hub, orderly: bool):
-    import signal
-
     async with hub.kiosk("hill-1") as kiosk:
         await kiosk.until(wire.HubStatus, lambda status: status.online and status.time_ms > 0)
         hub.kill(signal.SIGTERM if orderly else signal.SIGKILL)

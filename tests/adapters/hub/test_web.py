@@ -1,0 +1,274 @@
+"""The hub over HTTP and WebSocket, as a browser, a kiosk that joins, and somebody who means ill."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import aiomqtt
+import httpx
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from edge_agent.core import joining, wire
+from hub import accounts, app, console
+from hub.enrol import Enrolment
+from hub.records import Invitation, Kiosk
+from tests.adapters.hub.rig import PASSWORD, Hub, now_ms
+
+
+@pytest.fixture
+async def http(hub: Hub):
+    async with httpx.AsyncClient(base_url=hub.url, trust_env=False, timeout=15) as client:
+        yield client
+
+
+async def test_nothing_without_signing_in(hub: Hub, http: httpx.AsyncClient):
+    for path in ("/api/me", f"/api/files/{'0' * 64}", "/api/cases?state=closed"):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()) == (401, {"error": "Please sign in."})
+    assert (await http.post(f"/api/cases/{'0' * 32}/advice", data={"text": "x"})).status_code == 401
+    async with connect(f"ws://127.0.0.1:{hub.port}/console/ws", proxy=None) as socket:
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+
+
+async def test_sign_in_and_out(hub: Hub, http: httpx.AsyncClient):
+    answer = await http.post("/api/login", json={"name": "anna", "password": PASSWORD})
+    assert answer.status_code == 204
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert (await http.get("/api/me")).json() == {"name": "anna", "role": "doctor"}
+    token = http.cookies["teleconsult-hub"]
+    assert (await http.post("/api/logout")).status_code == 204
+    http.cookies.set("teleconsult-hub", token)
+    assert (await http.get("/api/me")).status_code == 401, "the token is dead, not only forgotten"
+
+
+async def test_a_disabled_account_is_out_at_once(hub: Hub):
+    async with hub.doctor("anna") as doctor:
+        hub.do(accounts.set_disabled, "anna", True)
+        assert (await doctor.http.get("/api/me")).status_code == 401
+        assert (await doctor.http.post("/api/login", json={"name": "anna", "password": PASSWORD})).status_code == 401
+
+
+async def test_guessing_passwords_is_slow(http: httpx.AsyncClient):
+    wrong = {"name": "anna", "password": "wrong password"}
+    for _ in range(5):
+        assert (await http.post("/api/login", json=wrong)).status_code == 401
+    answer = await http.post("/api/login", json={"name": "anna", "password": PASSWORD})
+    assert answer.status_code == 429
+    assert "five minutes" in answer.json()["error"]
+    assert (await http.post("/api/login", json={"name": "ben", "password": PASSWORD})).status_code == 204
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"name": 1}', b"\xff\xfe", b"[" * 10_000, b"x" * 20_000])
+async def test_bodies_that_are_none(http: httpx.AsyncClient, body: bytes):
+    answer = await http.post("/api/login", content=body)
+    assert answer.status_code in (400, 413)
+    assert answer.json()["error"]
+
+
+async def test_other_origins_are_refused(hub: Hub, http: httpx.AsyncClient):
+    elsewhere = {"Origin": "http://example.org"}
+    for path in ("/api/login", "/api/logout", "/join"):
+        assert (await http.post(path, json={}, headers=elsewhere)).status_code == 403
+    with pytest.raises(websockets.InvalidStatus):
+        await connect(f"ws://127.0.0.1:{hub.port}/console/ws", origin="http://example.org", proxy=None)
+
+
+async def test_pages_load_nothing_from_elsewhere(http: httpx.AsyncClient):
+    answer = await http.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_file_that_calls_itself_a_page_is_a_download(hub: Hub):
+    async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
+        await kiosk.online()
+        import hashlib
+
+        page = b"<script>alert(1)</script>"
+        digest = hashlib.sha256(page).digest()
+        consult = wire.new_consult_id()
+        await kiosk.say(wire.Manifest(digest, "photo", "text/html", len(page), 1, "w"), consult, 1)
+        await kiosk.until(wire.Have)
+        await kiosk.say(wire.Chunk(digest, 0, page), consult)
+        await kiosk.until(wire.Have, lambda have: have.complete)
+        answer = await doctor.http.get(f"/api/files/{digest.hex()}")
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert "sandbox" in answer.headers["content-security-policy"]
+
+
+async def test_garbage_on_the_websocket(hub: Hub):
+    async with hub.doctor("anna") as doctor:
+        for text in (
+            "",
+            "{",
+            "[]",
+            '{"type": "nothing"}',
+            '{"type": "claim"}',
+            '{"type": "claim", "call": 1}',
+            "[" * 999,
+        ):
+            at = len(doctor.got)
+            await doctor.send_text(text)
+            refused = await doctor.until("refused", since=at)
+            assert refused["code"] == "bad_request"
+        for request in (
+            console.Claim(call="0" * 16), console.Talk(call="f" * 16), console.RingKiosk(consult="0" * 32),
+            console.OpenCase(consult="0" * 32), console.CloseCase(consult="0" * 32), console.Decline(call="0" * 16),
+        ):  # fmt: skip
+            at = len(doctor.got)
+            await doctor.send(request)
+            assert (await doctor.until("refused", since=at))["code"] == "gone"
+        await doctor.send(console.Claim(call="../../etc"))
+        await doctor.until("refused", lambda frame: frame["call"] == "../../etc" and frame["code"] == "bad_request")
+        await doctor.send_text("x" * (console.MAX_CLIENT_BYTES + 10))
+        await doctor.closed.wait()
+        await doctor.connect()
+        for _ in range(20):
+            await doctor.send_text("{")
+        await doctor.closed.wait()
+    assert hub.running
+
+
+async def test_closed_cases_are_listed_by_page(hub: Hub):
+    async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
+        await kiosk.online()
+        consult = wire.new_consult_id()
+        await kiosk.receipt(await kiosk.say(wire.CaseNote("w", 1, text="Cough."), consult, 1))
+        await doctor.until("inbox", lambda frame: [case["text"] for case in frame["cases"]] == ["Cough."])
+        await doctor.send(console.CloseCase(consult=consult.hex()))
+        await kiosk.until(wire.Progress, lambda progress: progress.step == "closed")
+        await doctor.until("inbox", lambda frame: frame["cases"] == [], since=len(doctor.got) - 1)
+        page = (await doctor.http.get("/api/cases?state=closed")).json()
+        assert [case["consult"] for case in page["cases"]] == [consult.hex()]
+        before = page["cases"][0]["opened_at"]
+        assert (await doctor.http.get(f"/api/cases?state=closed&before={before}")).json()["cases"] == []
+        # it opens again when the clinic has more to say
+        await kiosk.say(wire.CaseSaved(now_ms(), ()), consult, 2)
+        await doctor.until("inbox", lambda frame: len(frame["cases"]) == 1, since=len(doctor.got) - 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ({"data": {"text": "  "}}, 400),
+        ({"files": {"voice": ("x.html", b"<p>", "text/html")}}, 415),
+        ({"data": {"text": "x" * 20_001}}, 413),
+        ({"files": {"voice": ("x.webm", bytes(9 * 1024 * 1024), "audio/webm")}}, 413),
+    ],
+)
+async def test_advice_that_is_none(hub: Hub, parts: dict, status: int):
+    async with hub.doctor("anna") as doctor:
+        answer = await doctor.http.post(f"/api/cases/{'0' * 32}/advice", **parts)
+        assert answer.status_code == status
+        assert answer.json()["error"]
+
+
+async def test_advice_for_no_case(hub: Hub):
+    async with hub.doctor("anna") as doctor:
+        answer = await doctor.http.post(f"/api/cases/{'0' * 32}/advice", data={"text": "x"})
+        assert answer.status_code == 404
+
+
+# --- joining
+
+
+def invite(hub: Hub, site: str, valid: bool = True) -> joining.JoinCode:
+    database = hub.database()
+    try:
+        enrolment = Enrolment(hub.settings, database, app.open_authority(hub.settings), now_ms)
+        return joining.parse_code(enrolment.invite(site))
+    finally:
+        database.close()
+
+
+async def test_a_kiosk_joins_once(hub: Hub, http: httpx.AsyncClient):
+    code = invite(hub, "Clinic by the River")
+    answer = await http.post("/join", json={"token": code.token.hex()})
+    assert answer.status_code == 200, answer.text
+    joined = answer.json()
+    assert joined["kiosk"] == "clinic-by-the-river-1"
+    assert (await http.get("/ca.pem")).text == joined["ca"]
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with aiomqtt.Client(
+                    joined["host"], joined["port"], username=joined["username"], password=joined["password"]
+                ):
+                    break
+            except aiomqtt.MqttError:
+                continue
+    again = await http.post("/join", json={"token": code.token.hex()})
+    assert again.status_code == 403
+    assert "used already" in again.json()["error"]
+    assert hub.do(lambda session: session.get_one(Kiosk, "clinic-by-the-river-1").site) == "Clinic by the River"
+
+
+async def test_codes_that_are_not_taken(hub: Hub, http: httpx.AsyncClient):
+    code = invite(hub, "Clinic")
+
+    def expire(session):
+        for invitation in session.query(Invitation):
+            invitation.expires_at = now_ms() - 1
+
+    before = (hub.settings.broker_dir / "passwords").read_text()
+    hub.do(expire)
+    for token, word in ((code.token.hex(), "too old"), ("0" * 20, "not know"), ("!", "code"), ("", "code")):
+        answer = await http.post("/join", json={"token": token})
+        assert answer.status_code == 403
+        assert word in answer.json()["error"]
+    valid = invite(hub, "Clinic")
+    for name in ("hill-1-", "_hub", "a/b", "#"):
+        answer = await http.post("/join", json={"token": valid.token.hex(), "kiosk": name})
+        assert answer.status_code == 403
+    assert (hub.settings.broker_dir / "passwords").read_text() == before
+    assert (await http.post("/join", json={"token": valid.token.hex(), "kiosk": "my-own-name"})).status_code == 200
+
+
+# --- starting and stopping
+
+
+class TestHttps:
+    @pytest.fixture
+    def settings_of_hub(self) -> str:
+        return ""
+
+    async def test_beyond_loopback_it_serves_https(self, stopped_hub: Hub):
+        import ssl
+
+        hub = stopped_hub
+        text = hub.config.read_text().replace("[listen]\n", '[listen]\nhost = "0.0.0.0"\n')
+        hub.config.write_text(text)
+        hub.broker.start()
+        hub.start()
+        trusting = ssl.create_default_context(cadata=app.open_authority(hub.settings).pem)
+        async with httpx.AsyncClient(verify=trusting, trust_env=False) as http:
+            url = f"https://127.0.0.1:{hub.port}"
+            answer = await http.post(
+                f"{url}/api/login", json={"name": "anna", "password": PASSWORD}, headers={"Origin": url}
+            )
+            assert answer.status_code == 204
+            assert "Secure" in answer.headers["set-cookie"]
+        with pytest.raises(httpx.ConnectError):
+            async with httpx.AsyncClient(trust_env=False) as http:
+                await http.get(f"https://127.0.0.1:{hub.port}/health")
+
+
+async def test_stopping_is_quick_and_quiet(hub: Hub):
+    async with hub.doctor("anna") as doctor:
+        hub.kill(signal.SIGTERM)
+        await doctor.closed.wait()
+    log = hub.log.read_text()
+    assert "hub stopped" in log
+    assert "Traceback" not in log
