@@ -95,9 +95,9 @@ def parse_code(text: str) -> JoinCode:
 
 
 def join_link(host: str, port: int, code: str) -> str:
-    """What the QR code says."""
+    """What the QR code says. Without a host the hub is looked for."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{_LINK}h={quote(address, safe=':[]')}&c={code}"
+    return f"{_LINK}h={quote(address, safe=':[]')}&c={code}" if host else f"{_LINK}c={code}"
 
 
 def split_link(text: str) -> tuple[str, str]:
