@@ -161,8 +161,8 @@ class Demo:
     async def _command(self, *arguments: str, typed: str = "") -> str:
         """One of the kit's own commands to its end; its standard output."""
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, start_new_session=True, preexec_fn=ends_with_this_process(), cwd=HOME_OF_CODE,
+            *COMMAND, *arguments, cwd=HOME_OF_CODE, start_new_session=True, preexec_fn=ends_with_this_process(),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
             out, errors = await process.communicate(typed.encode())

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from pathlib import Path
 
-from kiosk.demo import USUAL_PORTS, Ports, claim_ports
+from kiosk.demo import USUAL_PORTS, claim_ports
 
 
 def test_the_usual_ones_where_they_are_free_and_the_last_ones_again(tmp_path: Path) -> None:
