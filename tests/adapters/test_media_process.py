@@ -80,8 +80,14 @@ async def heard_at_both_ends(
     for _ in range(4):
         heard_before, played_before = len(far.heard), len(speech.read_wav(folder / "speaker.wav"))
         await bench.stays(HEARD_S)
-        at_kiosk = speech.heard(voices.doctor, speech.read_wav(folder / "speaker.wav")[played_before:])
-        best.append((at_kiosk, speech.heard(voices.patient, np.concatenate(far.heard[heard_before:]))))
+        at_kiosk = speech.read_wav(folder / "speaker.wav")[played_before:]
+        at_far_end = np.concatenate(far.heard[heard_before:])
+        best.append(
+            (
+                await asyncio.to_thread(speech.heard, voices.doctor, at_kiosk),
+                await asyncio.to_thread(speech.heard, voices.patient, at_far_end),
+            )
+        )
         print(f"heard at the kiosk {best[-1][0]}, at the far end {best[-1][1]}")
         if min(heard.pesq for heard in best[-1]) >= enough:
             break
