@@ -41,6 +41,7 @@ class AdviceDesk:
         self.shown: StoredAdvice | None = None
         self.playing: StoredAdvice | None = None
         self._shown_at = 0.0
+        self._run: object = None  # of the last `play`
 
     def show(self, id: bytes) -> None:
         stored = self._records.advice.get(id)
@@ -59,8 +60,10 @@ class AdviceDesk:
         if not answer:
             return
 
+        run = self._run = object()
+
         def done(whole: bool) -> None:
-            if self.playing is stored:
+            if self._run is run:
                 self.playing = None
             if whole:
                 self._heard(stored)

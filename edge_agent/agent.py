@@ -357,7 +357,7 @@ class Agent:
             if state is State.INCOMING:
                 clips = []  # its loop says the same
             if clips or loop:
-                self.sounds.play(clips, then_loop=loop)
+                self.play(clips, then_loop=loop)
             else:
                 self.sounds.hush()
         elif hush:
@@ -479,8 +479,18 @@ class Agent:
     def wall_ms(self) -> int:
         return wall_ms()
 
-    def play(self, clips: list[Clip], done: Callable[[bool], None] | None = None) -> None:
-        self.sounds.play(clips, done=done)
+    def play(
+        self,
+        clips: Sequence[Clip],
+        done: Callable[[bool], None] | None = None,
+        then_loop: Sequence[Clip] = (),
+    ) -> None:
+        self.sounds.play(clips, then_loop=then_loop, done=done or self._spoken)
+
+    def _spoken(self, whole: bool) -> None:
+        if self.machine.status.state is State.DRAFT and self.machine.media_up:
+            self.drafts.spoken()
+            self._arm()
 
     def hush(self) -> None:
         self.sounds.hush()
@@ -608,7 +618,9 @@ class Agent:
             self.tell_call(events.MediaProcessUp())
             status = self.machine.status
             if loop := _LOOPS.get(status.state):
-                self.sounds.play([], then_loop=loop)
+                self.play([], then_loop=loop)
+            elif status.state is State.DRAFT and self.sounds.silent:
+                self.play(self.drafts.prompt())
 
     def media_died(self) -> None:
         self._condition("media_missing", True)
