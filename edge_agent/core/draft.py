@@ -219,9 +219,9 @@ class DraftFlow:
         self._deadline = now + self._idle_s
         self._interrupted = False
         self._starts_itself = self.draft.by == PATIENT and not self.draft.voice
-        effects: list[DraftEffect] = [KeepDraft(self.draft)]
+        effects: list[DraftEffect] = []
         self._go(self._available(self.draft.step), effects)
-        return effects
+        return [KeepDraft(self.draft), *effects]
 
     def next_deadline(self) -> float | None:
         return None if self.finished else self._deadline
