@@ -3,7 +3,8 @@
 //
 // Hooks for tests:
 //   document.body.dataset.screen    the View's screen; "pin" and "worker" for the worker's face; "starting" when there is
-//                                   no agent. dataset.far is "shown" while #far holds a far picture.
+//                                   no agent. dataset.far is "shown" while #far holds a far picture; dataset.views
+//                                   counts the Views shown.
 //   #far                            canvas of the far picture; canvas.own is the kiosk's own while a photo is taken
 //   data-test on buttons            big, cancel, end, decline, leave_message, dismiss, show_advice, play_advice,
 //                                   language-<code>, worker, lock, new_case, pin-<digit>, pin-erase, pin-ok,
@@ -55,6 +56,7 @@ async function start() {
       connected = true;
       view = JSON.parse(text);
       render();
+      document.body.dataset.views = Number(document.body.dataset.views ?? 0) + 1;
     },
     picture: (buffer) => pictures.take(buffer),
   });
