@@ -129,6 +129,7 @@ class Agent:
         self.presence: Presence = OFFLINE
         self.missing: tuple[str, ...] = ()
         self.light = Light.OFF
+        self.last_saved = b""  # the consult whose message was saved last, until another opens
         self.last_outcome: wire.Outcome | None = None  # of the call that ended last
         self._conditions: dict[str, None] = {}  # notice codes, in the order they came
         self._software, self._boot = software, secrets.token_bytes(8)
@@ -328,6 +329,7 @@ class Agent:
                 case events.StopMedia():
                     self.media.send(ipc.StopCall())
                 case events.OpenConsult(consult, by):
+                    self.last_saved = b""
                     self.commit(self.records.ensure(consult, wall, by), _nothing)
                 case events.Send(consult, body) if body.DURABLE:
                     self.send_durable(consult, body, [])
@@ -357,7 +359,7 @@ class Agent:
             if state is State.INCOMING:
                 clips = []  # its loop says the same
             if clips or loop:
-                self.sounds.play(clips, then_loop=loop)
+                self.play(clips, then_loop=loop)
             else:
                 self.sounds.hush()
         elif hush:
@@ -479,8 +481,18 @@ class Agent:
     def wall_ms(self) -> int:
         return wall_ms()
 
-    def play(self, clips: list[Clip], done: Callable[[bool], None] | None = None) -> None:
-        self.sounds.play(clips, done=done)
+    def play(
+        self,
+        clips: Sequence[Clip],
+        done: Callable[[bool], None] | None = None,
+        then_loop: Sequence[Clip] = (),
+    ) -> None:
+        self.sounds.play(clips, then_loop=then_loop, done=done or self._spoken)
+
+    def _spoken(self, whole: bool) -> None:
+        if self.machine.status.state is State.DRAFT and self.machine.media_up:
+            self.drafts.spoken()
+            self._arm()
 
     def hush(self) -> None:
         self.sounds.hush()
@@ -496,6 +508,7 @@ class Agent:
 
     def draft_finished(self, consult: bytes, saved: bool) -> None:
         if consult == self.machine.status.consult:
+            self.last_saved = consult if saved else b""
             self.tell_call(events.DraftSaved() if saved else events.DraftDropped())
         self.changed()
 
@@ -608,7 +621,9 @@ class Agent:
             self.tell_call(events.MediaProcessUp())
             status = self.machine.status
             if loop := _LOOPS.get(status.state):
-                self.sounds.play([], then_loop=loop)
+                self.play([], then_loop=loop)
+            elif status.state is State.DRAFT and self.sounds.silent:
+                self.play(self.drafts.prompt())
 
     def media_died(self) -> None:
         self._condition("media_missing", True)
@@ -664,9 +679,14 @@ class Agent:
 
     def _hub_said(self, hub: str, message: wire.Message) -> None:
         body = message.body
-        if isinstance(body, wire.HubStatus):
-            (self._hubs.add if body.online else self._hubs.discard)(hub)
-            self._hubs_changed()
+        if not isinstance(body, wire.HubStatus):
+            return
+        if body.online and hub in self._hubs:
+            log.info("hub came anew process=%s", hub)
+            self._hub_reached()  # it, or the broker, may have lost what was on its way
+            return
+        (self._hubs.add if body.online else self._hubs.discard)(hub)
+        self._hubs_changed()
 
     def _hubs_changed(self) -> None:
         reachable = bool(self._hubs)
@@ -675,13 +695,16 @@ class Agent:
         self._reachable = reachable
         log.info("hub %s", "reached" if reachable else "lost")
         if reachable:
-            self.delivery.reached()
-            self.tell_call(events.HubReached())
-            self.downlink.reached()
+            self._hub_reached()
         else:
             self.presence = OFFLINE
             self.delivery.lost()
             self.tell_call(events.HubLost())
+
+    def _hub_reached(self) -> None:
+        self.delivery.reached()
+        self.tell_call(events.HubReached())
+        self.downlink.reached()
 
     def _told(self, message: wire.Message) -> None:
         consult, body = message.consult, message.body

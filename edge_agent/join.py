@@ -136,7 +136,7 @@ def _ask_one(address: HubAddress, code: JoinCode, name: str) -> JoinReply:
 
 def _find_ca(address: HubAddress) -> tuple[str, bytes]:
     """`(origin, PEM)` from whoever answers, unverified: the fingerprint decides. Nothing is sent but the question."""
-    schemes = ("https", "http") if is_loopback(address.host) else ("https",)
+    schemes = ("http", "https") if is_loopback(address.host) else ("https",)
     problem = ""
     for scheme in schemes:
         try:

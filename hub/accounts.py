@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 from collections import deque
@@ -18,7 +19,6 @@ MAX_PASSWORD_CHARACTERS = 200  # argon2 over more would be work given away
 _WORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is read as something else
 
 _hasher = PasswordHasher()
-_NOBODYS_HASH = _hasher.hash(secrets.token_hex())  # an unknown name costs as long as a known one
 
 
 class AccountError(ValueError):
@@ -79,7 +79,7 @@ def password_matches(stored: str | None, password: str) -> bool:
     if len(password) > MAX_PASSWORD_CHARACTERS:
         return False
     try:
-        return _hasher.verify(stored or _NOBODYS_HASH, password) and stored is not None
+        return _hasher.verify(stored or _nobodys_hash(), password) and stored is not None
     except (Argon2Error, InvalidHashError):
         return False
 
@@ -149,3 +149,9 @@ def _existing(session: Session, name: str) -> Doctor:
 
 def _token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+@functools.cache
+def _nobodys_hash() -> str:
+    """So that an unknown name costs as long as a known one."""
+    return _hasher.hash(secrets.token_hex())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from hub import accounts, broker
+from hub.advertise import advertised
 from hub.authority import Authority, server_names
 from hub.config import HubSettings
 from hub.console import MAX_CLIENT_BYTES
@@ -110,7 +111,8 @@ async def _serve(
         if ready is not None:
             ready(address)
         try:
-            await server.serve([listening])
+            async with advertised(settings.listen.host, listening.getsockname()[1]):
+                await server.serve([listening])
         finally:
             await link.say_offline()
             for part in parts:

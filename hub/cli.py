@@ -70,7 +70,7 @@ def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
     database = _open(settings)
     try:
         enrolment = Enrolment(settings, database, app.open_authority(settings), app.now_ms)
-        host = settings.listen.names[0] if settings.listen.names else settings.listen.host
+        host = _host_for_kiosks(settings)
         for _ in range(arguments.count):
             code = enrolment.invite(arguments.site)
             print(code)
@@ -78,6 +78,14 @@ def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
                 segno.make(join_link(host, settings.listen.port, code), error="m").terminal(compact=True)
     finally:
         database.close()
+    where = f" --hub {host}:{settings.listen.port}" if host else ""
+    print(f"On the kiosk: teleconsult join CODE{where}", file=sys.stderr)
+
+
+def _host_for_kiosks(settings: HubSettings) -> str:
+    """Empty where it listens on every address and has no name: then a kiosk finds it on its network."""
+    names = settings.listen.names
+    return names[0] if names else settings.listen.host if settings.listen.host not in ("0.0.0.0", "::") else ""  # noqa: S104
 
 
 def _kiosks(arguments: argparse.Namespace, settings: HubSettings) -> None:

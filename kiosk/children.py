@@ -87,11 +87,12 @@ class Child:
         if process is None:
             return
         if process.returncode is None:
-            self._signal(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()  # it alone: what it has started is its own to stop
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await process.wait()
-        self._signal(signal.SIGKILL)  # its whole group
+        self._kill_group()
         await process.wait()
 
     async def _live(self) -> None:
@@ -127,12 +128,12 @@ class Child:
                 self._was_ready.set()
             elif not died.done():
                 too_late = True
-                self._signal(signal.SIGKILL)
+                self._kill_group()
             code = await died
         finally:
             died.cancel()
             ready.cancel()
-        self._signal(signal.SIGKILL)  # what it had started
+        self._kill_group()  # what it had started
         if echo is not None:
             await echo
         if too_late:
@@ -168,10 +169,10 @@ class Child:
                 log.flush()
                 self._echo(self.name, line.decode(errors="replace").rstrip("\n"))
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _kill_group(self) -> None:
         assert self._process is not None  # noqa: S101
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _last_words(self) -> str:
         try:

@@ -130,7 +130,7 @@ def _command(commands: Any, name: str, summary: str, examples: str, more: str = 
 
 def _add_kiosk_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"the kiosk's TOML file (default: {_default_file('kiosk.toml')})"
+        "--config", type=Path, metavar="FILE", help=f"the kiosk's TOML file (default: {_kiosk_default()})"
     )
 
 
@@ -170,7 +170,7 @@ def _add_hub(commands: Any, whole: bool) -> None:
     if whole:
         from hub.cli import add_arguments
 
-        add_arguments(parser, _default_file("hub.toml"), _start_logging)
+        add_arguments(parser, _hub_default(), _start_logging)
 
 
 def _add_join(commands: Any) -> None:
@@ -178,12 +178,12 @@ def _add_join(commands: Any) -> None:
         commands,
         "join",
         "make this kiosk one of a hub's, with the code that `teleconsult hub invite` prints",
-        "  teleconsult join 4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF\n"
-        "  teleconsult join 4XK2C-… --hub 192.168.1.20:8443 --name hill-clinic\n",
+        "  teleconsult join 5DYH4-X6J0Z-S1FP2-7CEJV-JZG3B-8KYPK-M6TJK-S20G7\n"
+        "  teleconsult join 5DYH4-… --hub 192.168.1.20:8443 --name hill-clinic\n",
         "\nThe hub is found on the local network, or by --hub. It is told nothing unless it proves to be the one\n"
         "that the code is from. Name, password and broker go into the kiosk's configuration.",
     )
-    parser.add_argument("code", metavar="CODE", nargs="+", help="seven groups of five characters; a code works once")
+    parser.add_argument("code", metavar="CODE", nargs="+", help="eight groups of five characters; a code works once")
     parser.add_argument("--hub", metavar="HOST:PORT", help="where the hub is (default: found by zeroconf)")
     parser.add_argument("--name", default="", help="the name this kiosk would like, e.g. hill-clinic")
     parser.add_argument("--again", action="store_true", help="although this kiosk has joined a hub already")
@@ -282,7 +282,7 @@ def _config(options: argparse.Namespace) -> int:
     if options.hub:
         from hub.config import read_hub_settings
 
-        file = options.config or _existing(_default_file("hub.toml"))
+        file = options.config or _existing(_hub_default())
         settings: Any = read_hub_settings(file)
     else:
         settings, file = _kiosk_settings(options)
@@ -295,12 +295,15 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _set_pin(options: argparse.Namespace) -> int:
-    from argon2 import PasswordHasher
-
+    from edge_agent.core.settings import SettingsError
     from edge_agent.core.tomltext import set_values
     from edge_agent.join import write_private
+    from kiosk.worker import pin_hash
 
-    hashed = PasswordHasher().hash(_ask_pin())
+    try:
+        hashed = pin_hash(_ask_pin())
+    except ValueError as error:
+        raise SettingsError(f"{error}; nothing was changed") from None
     if options.print:
         print(hashed)
         return OK
@@ -313,19 +316,14 @@ def _set_pin(options: argparse.Namespace) -> int:
 
 
 def _ask_pin() -> str:
-    """Twice from a terminal, once from a pipe. 4 to 12 digits: it is typed on a screen's number pad."""
-    from edge_agent.core.settings import SettingsError
+    """Twice from a terminal, once from a pipe."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    from getpass import getpass
 
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        pin = getpass("New PIN (4 to 12 digits): ")
-        if pin != getpass("The same again: "):
-            raise SettingsError("the two PINs differ; nothing was changed")
-    else:
-        pin = sys.stdin.readline().strip()
-    if not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 12):
-        raise SettingsError("a PIN has 4 to 12 digits; nothing was changed")
+    pin = getpass("New PIN (4 to 12 digits): ")
+    if pin != getpass("The same again: "):
+        raise ValueError("the two PINs differ")
     return pin
 
 
@@ -350,12 +348,20 @@ def _demo(options: argparse.Namespace) -> int:
 # --- files and logs
 
 
-def _default_file(name: str) -> Path:
+def _default_file(part: str, name: str) -> Path:
     """The system's where there is one or root asks, else the user's own."""
-    system = Path("/etc/teleconsult") / name
+    system = Path("/etc") / part / name
     if system.exists() or os.geteuid() == 0:
         return system
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "teleconsult" / name
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / part / name
+
+
+def _kiosk_default() -> Path:
+    return _default_file("teleconsult", "kiosk.toml")
+
+
+def _hub_default() -> Path:
+    return _default_file("teleconsult-hub", "hub.toml")
 
 
 def _existing(file: Path) -> Path | None:
@@ -364,14 +370,14 @@ def _existing(file: Path) -> Path | None:
 
 def _kiosk_file(options: argparse.Namespace) -> Path:
     given: Path | None = options.config
-    return given or _default_file("kiosk.toml")
+    return given or _kiosk_default()
 
 
 def _kiosk_settings(options: argparse.Namespace) -> tuple[KioskSettings, Path | None]:
     """A file that is named must be there; the default one need not."""
     from edge_agent.config import read_kiosk_settings
 
-    file = options.config or _existing(_default_file("kiosk.toml"))
+    file = options.config or _existing(_kiosk_default())
     return read_kiosk_settings(file), file
 
 

@@ -29,9 +29,11 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Origin
 
 from edge_agent.core.tomltext import Value, set_values
-from edge_agent.join import write_private
+from edge_agent.discovery import HubAddress
+from edge_agent.join import join, write_private
 from hardware.devices import list_devices
 from kiosk.children import Child, ends_with_this_process
+from kiosk.worker import pin_hash
 
 SITE = "Demo clinic"
 DOCTOR = "doctor"
@@ -100,8 +102,8 @@ class Demo:
         """Starts all, prints the box, and keeps all alive until cancelled. Raises DemoError, WillNotStart."""
         began = time.monotonic()
         await self._start()
-        print(self._box(), flush=True)
         self.say(f"ready after {time.monotonic() - began:.1f} s")
+        print(self._box(), flush=True)
         await asyncio.gather(*self._lives)
 
     async def stop(self) -> None:
@@ -196,7 +198,7 @@ class Demo:
         )
 
     async def _prepare_kiosk(self, hub_is_new: bool) -> None:
-        """Joins by itself, once, by the commands that a technician would give."""
+        """Joins by itself, once, as `teleconsult join` does."""
         is_new = not self._kiosk_toml.exists()
         self._set(
             self._kiosk_toml,
@@ -211,11 +213,12 @@ class Demo:
             self._set(self._kiosk_toml, {"kiosk": {"emergency_instruction": EMERGENCY}})
         kiosk = tomllib.loads(self._kiosk_toml.read_text(encoding="utf-8"))["kiosk"]
         if not kiosk.get("worker_pin_hash"):
-            await self._command("config", "set-pin", "--config", str(self._kiosk_toml), typed=WORKER_PIN + "\n")
+            hashed = await asyncio.to_thread(pin_hash, WORKER_PIN)
+            self._set(self._kiosk_toml, {"kiosk": {"worker_pin_hash": hashed}})
         if hub_is_new or not kiosk.get("id"):
-            hub = f"127.0.0.1:{self._ports.hub}"
             invited = await self._command("hub", "invite", "--site", SITE, "--no-qr", "--config", str(self._hub_toml))
-            await self._command("join", invited.split()[0], "--again", "--hub", hub, "--config", str(self._kiosk_toml))
+            code, hub = invited.split()[0], HubAddress("127.0.0.1", self._ports.hub)
+            await asyncio.to_thread(join, code, self._kiosk_toml, hub, again=True)
 
     def _set(self, file: Path, values: dict[str, dict[str, Value]]) -> None:
         """Ports and devices are the demo's; whatever else a person wrote into the file stays."""

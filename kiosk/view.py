@@ -48,7 +48,7 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
     title, detail = _title(agent, screen)
     instruction = around.emergency_instruction or language.say("emergency_instruction")
     state, position, until = agent.presence
-    saved = screen in ("saved", "ended") and status.consult in agent.records.consults
+    saved = agent.last_saved
     return View(
         screen=screen,
         language=agent.language,
@@ -63,8 +63,8 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
         call=_call(status) if status.state in _CALLS else None,
         draft=_draft(agent),
         advice=tuple(_advice(agent, stored) for stored in _patients_advice(agent)),
-        saved_consult=status.consult.hex() if saved else "",
-        saved_step=agent.step(status.consult) if saved else None,
+        saved_consult=saved.hex(),
+        saved_step=agent.step(saved) if saved else None,
         notices=_notices(agent, language, around.speaks),
         worker=_worker(agent, lock, language) if lock.is_open else None,
         worker_face=lock.face,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+PIN_DIGITS = (4, 12)
 FREE_TRIES = 3
 FIRST_WAIT_S = 30.0
 MAX_WAIT_S = 900.0
@@ -89,3 +90,13 @@ class WorkerLock:
             return PasswordHasher().verify(self._hash, pin)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def pin_hash(pin: str) -> str:
+    """What the configuration keeps. Slow on purpose, as `verify` is. Raises ValueError for what cannot be typed on the
+    screen's number pad."""
+    if not (pin.isascii() and pin.isdigit() and PIN_DIGITS[0] <= len(pin) <= PIN_DIGITS[1]):
+        raise ValueError(f"a PIN has {PIN_DIGITS[0]} to {PIN_DIGITS[1]} digits")
+    from argon2 import PasswordHasher
+
+    return PasswordHasher().hash(pin)

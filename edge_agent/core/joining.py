@@ -2,7 +2,7 @@
 
 A code is the fingerprint of the hub's own CA and a one-time token, read out or typed in eight groups of five:
 
-    4XK2C-7Q0ZM-9TB1W-H3RDV-E85NA-KJ6PY-2G0SF-MM7D1
+    5DYH4-X6J0Z-S1FP2-7CEJV-JZG3B-8KYPK-M6TJK-S20G7
 
 Whoever holds a code knows whom to trust (nothing is sent to a hub whose CA is another) and is trusted once. The last
 character of each group checks it, its place included, so that a mistyped code is found before anybody is asked, and
@@ -95,9 +95,9 @@ def parse_code(text: str) -> JoinCode:
 
 
 def join_link(host: str, port: int, code: str) -> str:
-    """What the QR code says."""
+    """What the QR code says. Without a host the hub is looked for."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{_LINK}h={quote(address, safe=':[]')}&c={code}"
+    return f"{_LINK}h={quote(address, safe=':[]')}&c={code}" if host else f"{_LINK}c={code}"
 
 
 def split_link(text: str) -> tuple[str, str]:

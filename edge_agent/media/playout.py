@@ -19,9 +19,9 @@ Samples = NDArray[np.int16]
 Decode = Callable[[bytes], Samples]  # 48 kHz mono; raises ValueError for what it cannot decode
 
 MS = SAMPLE_RATE_HZ // 1000
-START_SAMPLES = 60 * MS  # buffered before the first sound
-SPARE_SAMPLES = 20 * MS  # the least that should stand ready at any pull
-SPARE_STEP_SAMPLES = 20 * MS  # more after each starvation
+START_SAMPLES = 80 * MS  # buffered before the first sound
+SPARE_SAMPLES = 40 * MS  # the least that should stand ready at any pull
+SPARE_STEP_SAMPLES = 30 * MS  # more after each starvation
 SPARE_MOST_SAMPLES = 200 * MS
 SPARE_DECAY_SAMPLES = 2 * MS  # less again each second
 SLACK_SAMPLES = 20 * MS  # above the spare before anything is left out

@@ -134,6 +134,19 @@ class MediaBench:
         self.send(ipc.TakeAnswer(CALL, leg, await far.answer(offer.sdp)))
         await self.expect(ipc.MediaConnected, lambda frame: frame.leg == leg)
 
+    async def stays(self, seconds: float) -> None:
+        """Lets the call go on, by its own statistics, and fails when it is lost meanwhile."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            frame = await self.next_frame()
+            assert not isinstance(frame, ipc.MediaLost), frame
+
+    async def next_frame(self, within_s: float = 15.0) -> Any:
+        count = len(self.frames)
+        async with asyncio.timeout(within_s), self._news:
+            await self._news.wait_for(lambda: len(self.frames) > count)
+        return self.frames[count][1]
+
     def pss_mb(self) -> float:
         return pss_mb(self.process.pid)
 
@@ -147,6 +160,13 @@ def pss_mb(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no Pss in smaps_rollup")
+
+
+async def eventually(true: Callable[[], bool], within_s: float = 5.0) -> None:
+    """For what no event tells: a process's end, a stock connection's state."""
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 class FarEnd:

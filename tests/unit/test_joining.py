@@ -84,4 +84,5 @@ def test_the_qr_code_says_code_and_address(host: str) -> None:
 
 
 def test_a_bare_code_has_no_address() -> None:
+    assert split_link(join_link("", 8443, "AAAAA-BBBBB")) == ("AAAAA-BBBBB", "")
     assert split_link("AAAAA-BBBBB") == ("AAAAA-BBBBB", "")
