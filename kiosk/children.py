@@ -12,7 +12,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -54,11 +54,11 @@ class Child:
         ready: Callable[[], Awaitable[None]],
         said: Callable[[str], None],
         echo: Callable[[str, str], None] | None = None,
-        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.name = name
         self._argv, self._log, self._ready, self._said, self._echo = list(argv), log, ready, said, echo
-        self._env = {**os.environ, **(env or {})}
+        self._cwd = cwd
         self._process: asyncio.subprocess.Process | None = None
         self._was_ready = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -149,7 +149,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if self._echo else log,
                 stderr=asyncio.subprocess.STDOUT,
-                env=self._env,
+                cwd=self._cwd,
                 start_new_session=True,  # Ctrl-C comes to us alone, and we end them in order
                 preexec_fn=ends_with_this_process(),
             )

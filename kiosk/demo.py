@@ -42,6 +42,7 @@ EMERGENCY = "This is the demo. Here stands what your clinic does when nobody can
 ONLINE_TIMEOUT_S = 30.0
 PROBE_PAUSE_S = 0.05  # between questions to a port that does not answer yet
 COMMAND = (sys.executable, "-m", "kiosk.cli")
+HOME_OF_CODE = Path(__file__).resolve().parents[1]  # where -m looks first: another clone may be the working directory
 _SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"  # Debian's mosquitto is in sbin
 
 
@@ -66,7 +67,7 @@ def run(folder: Path, simulated: bool = False, any_ports: bool = False, verbose:
 async def _run(folder: Path, simulated: bool, any_ports: bool, verbose: bool) -> int:
     stop = _stop_signals()
     with _only_one(folder), contextlib.ExitStack() as claims:
-        demo = Demo(folder, _claim_ports(folder, claims, any_ports), simulated, verbose)
+        demo = Demo(folder, claim_ports(folder, claims, any_ports), simulated, verbose)
         running = asyncio.create_task(demo.run())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -153,15 +154,15 @@ class Demo:
     # --- parts
 
     async def _child(self, name: str, argv: Sequence[str], ready: Callable[[], Awaitable[None]]) -> None:
-        child = Child(name, argv, self._logs / f"{name}.log", ready, self.say, self._echo)
+        child = Child(name, argv, self._logs / f"{name}.log", ready, self.say, self._echo, HOME_OF_CODE)
         self._children.append(child)
         self._lives.append(await child.start())
 
     async def _command(self, *arguments: str, typed: str = "") -> str:
         """One of the kit's own commands to its end; its standard output."""
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, start_new_session=True, preexec_fn=ends_with_this_process(),
+            *COMMAND, *arguments, cwd=HOME_OF_CODE, start_new_session=True, preexec_fn=ends_with_this_process(),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
             out, errors = await process.communicate(typed.encode())
@@ -310,7 +311,7 @@ def _write_holder(lock: IO[str]) -> None:
     lock.flush()
 
 
-def _claim_ports(folder: Path, claims: contextlib.ExitStack, any_ports: bool) -> Ports:
+def claim_ports(folder: Path, claims: contextlib.ExitStack, any_ports: bool) -> Ports:
     """The last ones if they are free, so that a bookmark holds; else the usual ones; else any."""
     usual = Ports(0, 0, 0) if any_ports else USUAL_PORTS
     file = folder / "ports.json"
@@ -330,7 +331,7 @@ def _claim_ports(folder: Path, claims: contextlib.ExitStack, any_ports: bool) ->
 def _claim_port(claims: contextlib.ExitStack, *wishes: int) -> int:
     """A free port on loopback, and this user's claim to it among demos that start at the same moment: an abstract
     socket by its name, which the kernel lets go with the process and which leaves no file."""
-    for wish in (*wishes, *[0] * 50):
+    for wish in (*filter(None, wishes), *[0] * 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
