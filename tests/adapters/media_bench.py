@@ -8,6 +8,7 @@ import fractions
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -160,6 +161,37 @@ def pss_mb(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no Pss in smaps_rollup")
+
+
+class Stutter:
+    """How far this machine is from real time: the longest that a thread was kept waiting. Sound is judged only while
+    that is little; what a far end on a busy machine sends is no measure of the media process."""
+
+    MOST_S = 0.05
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Stutter:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def start_over(self) -> None:
+        self._longest_s = 0.0
+
+    @property
+    def too_busy(self) -> bool:
+        return self._longest_s > self.MOST_S
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            before = time.monotonic()
+            time.sleep(0.005)
+            self._longest_s = max(self._longest_s, time.monotonic() - before - 0.005)
 
 
 async def eventually(true: Callable[[], bool], within_s: float = 5.0) -> None:
