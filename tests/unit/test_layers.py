@@ -27,7 +27,7 @@ PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.
 PURE_MAY_IMPORT = set(
     ["__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "numbers", "operator", "re", "secrets", "statistics", "string", "struct", "textwrap", "tomllib", "types", "typing", "unicodedata", "zlib"]
-) | {"numpy", "msgspec", "tomli_w"}
+) | {"numpy", "msgspec", "tomli_w", "cryptography"}
 # Within pure modules: their own kin, and the contract of the hardware for its types.
 PURE_MAY_IMPORT_OF_THE_KIT = {"edge_agent.core", "hardware.api"}
 
