@@ -41,26 +41,24 @@ class AdviceDesk:
         self.shown: StoredAdvice | None = None
         self.playing: StoredAdvice | None = None
         self._shown_at = 0.0
+        self._run: object = None  # of the last `play`
 
     def show(self, id: bytes) -> None:
-        stored = self._records.advice.get(id)
-        if stored is not None:
-            self.shown, self._shown_at = stored, self._owner.mono()
-            self._owner.advice_changed()
-
-    def play(self, id: bytes) -> None:
-        """On the screen too, if it is not there."""
+        """On the screen, and played at once: whoever touches it may not read."""
         stored = self._records.advice.get(id)
         if stored is None:
             return
         if self.shown is not stored:
-            self.show(id)
+            self.shown, self._shown_at = stored, self._owner.mono()
+            self._owner.advice_changed()
         answer = self._clips(stored)
         if not answer:
             return
 
+        run = self._run = object()
+
         def done(whole: bool) -> None:
-            if self.playing is stored:
+            if self._run is run:
                 self.playing = None
             if whole:
                 self._heard(stored)

@@ -7,12 +7,11 @@ and the disk last, in order and in a thread of its own. Durable messages go out 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -27,9 +26,10 @@ from edge_agent.core.outbox import Freed
 from edge_agent.delivery import Delivery, wall_ms
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
+from edge_agent.hub_side import HubSide
 from edge_agent.journal import Journal
+from edge_agent.lamp import FAULTS, QUIET, light
 from edge_agent.media_process import MediaProcess
-from edge_agent.mqtt import HubLink, HubLinkError, NotConnected, PublishRefused
 from edge_agent.records import ConsultStep, Records
 from edge_agent.sounds import (
     TONE_INCOMING,
@@ -63,40 +63,16 @@ log = logging.getLogger(__name__)
 
 State = core.State
 DISK_CHECK_S = 60.0
-CLOCK_TOLERANCE_MS = 120_000
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
-# Nobody is kept from the lamp's other meanings by these.
-FAULTS = (
-    "button_stuck",
-    "broker_refused",
-    "certificate_wrong",
-    "identity_in_use",
-    "disk_full",
-    "disk_broken",
-    "not_joined",
-)
-_QUIET = (State.IDLE, State.SAVED, State.ENDED)  # the screen is free for an answer
-_LIGHTS = {
-    State.RINGING: Light.CALLING,
-    State.CLAIMED: Light.CLAIMED,
-    State.LIVE: Light.LIVE,
-    State.LOST: Light.LOST,
-    State.INCOMING: Light.CALLING,
-    State.OFFER: Light.MESSAGE,
-    State.DRAFT: Light.MESSAGE,
-    State.EMERGENCY: Light.EMERGENCY,
-}
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
     State.INCOMING: (Tone(TONE_INCOMING), Prompt("incoming_call")),
 }
 
-Presence = tuple[Literal["here", "busy", "nobody", "offline"], int, str]
-OFFLINE: Presence = ("offline", 0, "")
 PictureFrame = ipc.FarPicture | ipc.OwnPicture
 
 _status_decoder = msgspec.msgpack.Decoder(core.Status)
@@ -126,58 +102,47 @@ class Agent:
             )
         )
         self.language = settings.kiosk.language
-        self.presence: Presence = OFFLINE
         self.missing: tuple[str, ...] = ()
         self.light = Light.OFF
+        self.last_saved = b""  # the consult whose message was saved last, until another opens
         self.last_outcome: wire.Outcome | None = None  # of the call that ended last
         self._conditions: dict[str, None] = {}  # notice codes, in the order they came
         self._software, self._boot = software, secrets.token_bytes(8)
-        self._clock_trusted = False
         self._media_missing: tuple[str, ...] = ()
         self._pictures_as = ""
-        self._hubs: set[str] = set()
-        self._reachable = False
         self._ended_calls: list[bytes] = []
         self._kept_status = core.Status()
-        self._published_status: wire.Status | None = None
         self._batch: tuple[list[Change], list[Callable[[], None]]] | None = None
         self._listeners: list[Callable[[PictureFrame | None], None]] = []
         self._view_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._passing: set[asyncio.Task[None]] = set()  # messages that nobody keeps, on their way
         self._gestures = ButtonGestures((EMERGENCY_HOLD_S, CANCEL_HOLD_S))
-        self.malformed_messages = 0
-        self._unknown_kinds: set[tuple[int, int]] = set()
 
         contents = store.store.load()
         self.records = Records(contents)
         self.media = MediaProcess(media_argv, settings.state_dir / "run", self)
         self.sounds = Sounds(voice, self.media.send)
         self._journal = Journal(store, self._store_trouble, self._unwritten)
-        will = wire.Message(wire.Status(online=False, software=software, boot=self._boot, language=self.language))
-        self.link: HubLink | None
-        try:
-            self.link = HubLink(settings, self, wire.encode(will))
-        except HubLinkError as error:
-            self.link = None
-            log.error("hub not connected reason=%s", error)
-            self._condition("not_joined", True)
-        self.delivery = Delivery(store, self.link, self._freed, self._set_aside)
+        last_will = wire.Status(online=False, software=software, boot=self._boot, language=self.language)
+        self.hub = HubSide(settings, self, last_will)
+        self.condition("not_joined", self.hub.link is None)
+        self.delivery = Delivery(store, self.hub.link, self._freed, self._set_aside)
         self.downlink = Downlink(store, self.records, self)
         self.drafts = Drafts(store, self.records, self, call.draft_idle_s, call.max_voice_note_s)
         self.advice = AdviceDesk(store, self.records, self)
-        self._contents = contents
+        self._on_disk = contents  # until `start` takes it up
 
     # --- life
 
     def start(self) -> None:
         """Takes up what was under way, and runs until `stop`."""
-        contents, self._contents = self._contents, self._contents._replace(waiting=[], files=[], drafts=[])
+        contents = self._on_disk
+        del self._on_disk
         if (code := contents.values.get("language", b"").decode()) in self.settings.kiosk.languages:
             self.language = code
         self.sounds.language = self.language
-        self._condition("store_damaged", self.store.store.damaged)
+        self.condition("store_damaged", self.store.store.damaged)
         self._hardware_missing()
         self.delivery.add(*contents.waiting)
         self.drafts.load(contents.drafts, contents.files)
@@ -193,8 +158,8 @@ class Agent:
         self._media_task = self._spawn(self.media.run(), "media")
         self._spawn(self.downlink.run(), "downlink")
         self._spawn(self._watch_disk(), "disk")
-        if self.link is not None:
-            self._spawn(self.link.run(), "link")
+        if self.hub.link is not None:
+            self._spawn(self.hub.link.run(), "link")
 
     async def failed(self) -> None:
         """Raises what ended one of the agent's tasks; none of them should ever end."""
@@ -206,17 +171,12 @@ class Agent:
         if self._timer is not None:
             self._timer.cancel()
         self._media_task.cancel()  # first: whoever stops the whole service may have ended the process already
-        if self.link is not None and self.link.up:
-            gone = wire.Message(self._status(online=False), sent_at_ms=wall_ms())
-            with contextlib.suppress(TimeoutError, NotConnected, PublishRefused):
-                async with asyncio.timeout(1.0):
-                    await self.link.publish(wire.up_topic(self.link.kiosk, "s"), wire.encode(gone), retain=True)
+        await self.hub.say_goodbye(self._status(online=False))
         await self._journal.flush(FLUSH_S)
         self.delivery.close()
-        ending = self._tasks | self._passing
-        for task in ending:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.board is not None:
             self.board.close()
 
@@ -274,10 +234,6 @@ class Agent:
         return lambda: self._listeners.remove(changed)
 
     @property
-    def hub_reachable(self) -> bool:
-        return self._reachable
-
-    @property
     def conditions(self) -> tuple[str, ...]:
         """Codes of what is out of order."""
         return tuple(self._conditions)
@@ -294,7 +250,7 @@ class Agent:
     def _tell_listeners(self) -> None:
         self._view_due = False
         self._show_light()
-        self._publish_status()
+        self.hub.publish_status(self._status(online=True))
         self._arm()
         for listener in tuple(self._listeners):
             listener(None)
@@ -304,7 +260,7 @@ class Agent:
     def _carry_out(self, effects: list[events.Effect], before: core.Status, felt: bool = False) -> None:
         status, wall = self.machine.status, wall_ms()
         self._show_light()
-        if status.state not in _QUIET:
+        if status.state not in QUIET:
             self.advice.interrupt()
         clips: list[Clip] = []
         hush = False
@@ -328,6 +284,7 @@ class Agent:
                 case events.StopMedia():
                     self.media.send(ipc.StopCall())
                 case events.OpenConsult(consult, by):
+                    self.last_saved = b""
                     self.commit(self.records.ensure(consult, wall, by), _nothing)
                 case events.Send(consult, body) if body.DURABLE:
                     self.send_durable(consult, body, [])
@@ -357,7 +314,7 @@ class Agent:
             if state is State.INCOMING:
                 clips = []  # its loop says the same
             if clips or loop:
-                self.sounds.play(clips, then_loop=loop)
+                self.play(clips, then_loop=loop)
             else:
                 self.sounds.hush()
         elif hush:
@@ -368,23 +325,16 @@ class Agent:
         return Spoken(own) if key == "emergency_instruction" and own else Prompt(key)
 
     def _show_light(self) -> None:
-        light = self._wanted_light()
-        if light is not self.light:
-            self.light = light
+        wanted = light(
+            self.machine.status,
+            advice_waits=bool(self.records.unheard()),
+            faulty=not FAULTS.isdisjoint(self._conditions) or self._faulty_devices(),
+            reachable=self.hub.reachable,
+        )
+        if wanted is not self.light:
+            self.light = wanted
             if self.board is not None:
-                self.board.show(light)
-
-    def _wanted_light(self) -> Light:
-        status = self.machine.status
-        if status.state in (State.RINGING, State.LOST) and status.emergency:
-            return Light.EMERGENCY
-        if status.state not in _QUIET:
-            return _LIGHTS[status.state]
-        if self.records.unheard():
-            return Light.WAITING
-        if any(code in self._conditions for code in FAULTS) or self._faulty_devices():
-            return Light.FAULT
-        return Light.READY if self._reachable else Light.MESSAGE
+                self.board.show(wanted)
 
     def _faulty_devices(self) -> bool:
         """Missing, though nobody said that there is none."""
@@ -443,8 +393,8 @@ class Agent:
             self.delivery.add(*messages)
 
     def _store_trouble(self, error: StoreError | None) -> None:
-        self._condition("disk_full", isinstance(error, StoreFull))
-        self._condition("disk_broken", error is not None and not isinstance(error, StoreFull))
+        self.condition("disk_full", isinstance(error, StoreFull))
+        self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
 
     def store_failed(self, error: StoreError) -> None:
         self._store_trouble(error)
@@ -465,8 +415,8 @@ class Agent:
         while True:
             try:
                 free = await self.store.run(self.store.store.free_bytes)
-                self._condition("disk_full", free < RESERVE_BYTES)
-                self._condition("disk_low", RESERVE_BYTES <= free < LOW_BYTES)
+                self.condition("disk_full", free < RESERVE_BYTES)
+                self.condition("disk_low", RESERVE_BYTES <= free < LOW_BYTES)
             except OSError as error:
                 log.warning("disk not asked reason=%s", error)
             await asyncio.sleep(DISK_CHECK_S)
@@ -479,8 +429,18 @@ class Agent:
     def wall_ms(self) -> int:
         return wall_ms()
 
-    def play(self, clips: list[Clip], done: Callable[[bool], None] | None = None) -> None:
-        self.sounds.play(clips, done=done)
+    def play(
+        self,
+        clips: Sequence[Clip],
+        done: Callable[[bool], None] | None = None,
+        then_loop: Sequence[Clip] = (),
+    ) -> None:
+        self.sounds.play(clips, then_loop=then_loop, done=done or self._spoken)
+
+    def _spoken(self, whole: bool) -> None:
+        if self.machine.status.state is State.DRAFT and self.machine.media_up:
+            self.drafts.spoken()
+            self._arm()
 
     def hush(self) -> None:
         self.sounds.hush()
@@ -496,6 +456,7 @@ class Agent:
 
     def draft_finished(self, consult: bytes, saved: bool) -> None:
         if consult == self.machine.status.consult:
+            self.last_saved = consult if saved else b""
             self.tell_call(events.DraftSaved() if saved else events.DraftDropped())
         self.changed()
 
@@ -509,7 +470,7 @@ class Agent:
         self.changed()
 
     def advice_came(self, advice: bytes) -> None:
-        if self.machine.status.state in _QUIET and self.advice.shown is None and self.sounds.silent:
+        if self.machine.status.state in QUIET and self.advice.shown is None and self.sounds.silent:
             self.play([Tone(TONE_PRESS), Prompt("advice_waiting")])
         self.changed()
 
@@ -530,10 +491,10 @@ class Agent:
                 self.tell_call(events.HeldToCancel())
             case Stuck():
                 log.warning("button stuck")
-                self._condition("button_stuck", True)
+                self.condition("button_stuck", True)
             case ButtonFreed():
                 log.info("button free")
-                self._condition("button_stuck", False)
+                self.condition("button_stuck", False)
 
     # --- time
 
@@ -598,7 +559,7 @@ class Agent:
         for line in details:
             log.warning("device missing %s", line)
         self._media_missing = missing
-        self._condition("media_missing", False)
+        self.condition("media_missing", False)
         self._hardware_missing()
         self.drafts.devices(missing)
         if not self.machine.media_up:
@@ -608,10 +569,12 @@ class Agent:
             self.tell_call(events.MediaProcessUp())
             status = self.machine.status
             if loop := _LOOPS.get(status.state):
-                self.sounds.play([], then_loop=loop)
+                self.play([], then_loop=loop)
+            elif status.state is State.DRAFT and self.sounds.silent:
+                self.play(self.drafts.prompt())
 
     def media_died(self) -> None:
-        self._condition("media_missing", True)
+        self.condition("media_missing", True)
         self.sounds.media_died()
         self.drafts.media_died()
         self.tell_call(events.MediaProcessDied())
@@ -624,74 +587,23 @@ class Agent:
             )
         self.missing = (*self._media_missing, *board)
         for name in ("camera", "microphone", "speaker", "button", "lamp"):
-            self._condition(f"{name}_missing", name in self.missing)
+            self.condition(f"{name}_missing", name in self.missing)
 
     # --- the hub
 
-    def link_up(self) -> None:
-        self._published_status = None
-        self._publish_status()
+    def hub_reached(self) -> None:
+        self.delivery.reached()
+        self.tell_call(events.HubReached())
+        self.downlink.reached()
 
-    def link_down(self) -> None:
-        self._hubs.clear()
-        self._hubs_changed()
+    def hub_lost(self) -> None:
+        self.delivery.lost()
+        self.tell_call(events.HubLost())
 
-    def link_trouble(self, code: str) -> None:
-        for one in ("broker_refused", "certificate_wrong", "identity_in_use"):
-            self._condition(one, one == code)
-
-    def link_message(self, topic: str, payload: bytes) -> None:
-        hub = topic.removeprefix(wire.hub_topic(""))
-        if hub != topic and not payload:
-            self._hubs.discard(hub)  # its retained status was cleared
-            self._hubs_changed()
-            return
-        try:
-            message = wire.decode(payload)
-        except wire.UnknownMessage as error:
-            if (error.version, error.kind) not in self._unknown_kinds:
-                self._unknown_kinds.add((error.version, error.kind))
-                log.warning("message unknown version=%d kind=%d: this kiosk is older", error.version, error.kind)
-            return
-        except wire.MalformedMessage as error:
-            self.malformed_messages += 1
-            log.warning("message malformed topic=%s count=%d reason=%s", topic, self.malformed_messages, error)
-            return
-        if hub != topic:
-            self._hub_said(hub, message)
-        else:
-            self._told(message)
-
-    def _hub_said(self, hub: str, message: wire.Message) -> None:
-        body = message.body
-        if isinstance(body, wire.HubStatus):
-            (self._hubs.add if body.online else self._hubs.discard)(hub)
-            self._hubs_changed()
-
-    def _hubs_changed(self) -> None:
-        reachable = bool(self._hubs)
-        if reachable == self._reachable:
-            return
-        self._reachable = reachable
-        log.info("hub %s", "reached" if reachable else "lost")
-        if reachable:
-            self.delivery.reached()
-            self.tell_call(events.HubReached())
-            self.downlink.reached()
-        else:
-            self.presence = OFFLINE
-            self.delivery.lost()
-            self.tell_call(events.HubLost())
-
-    def _told(self, message: wire.Message) -> None:
+    def hub_told(self, message: wire.Message) -> None:
         consult, body = message.consult, message.body
         match body:
-            case wire.Presence(state, position, until):
-                self._compare_clock(message.sent_at_ms)
-                self.presence = (state, position, until)
-                self.changed()
             case wire.CallState():
-                self._compare_clock(message.sent_at_ms)
                 self._call_state(consult, body)
             case wire.Answer(call, leg, sdp):
                 self.tell_call(events.AnswerCame(call, leg, sdp))
@@ -720,39 +632,8 @@ class Agent:
             case "calling_kiosk" if call not in self._ended_calls and consult:
                 self.tell_call(events.DoctorRang(call, consult, state.doctor, state.ice_servers))
 
-    def _compare_clock(self, hub_ms: int) -> None:
-        """The hub's time, as it has just come."""
-        if hub_ms:
-            self._clock_trusted = abs(hub_ms - wall_ms()) <= CLOCK_TOLERANCE_MS
-            self._condition("clock_wrong", not self._clock_trusted)
-
     def publish(self, consult: bytes, body: wire.Body) -> None:
-        """What nobody keeps: without a connection it is dropped, and said again when it matters."""
-        if self.link is not None and self.link.up:
-            message = wire.Message(body, consult, sent_at_ms=max(0, wall_ms()))
-            self._in_passing(body, wire.encode(message), retain=False)
-
-    def _publish_status(self) -> None:
-        status = self._status(online=True)
-        if self.link is not None and self.link.up and status != self._published_status:
-            self._published_status = status
-            self._in_passing(status, wire.encode(wire.Message(status, sent_at_ms=max(0, wall_ms()))), retain=True)
-
-    def _in_passing(self, body: wire.Body, payload: bytes, *, retain: bool) -> None:
-        assert self.link is not None  # noqa: S101
-        link = self.link
-
-        async def send() -> None:
-            try:
-                await link.publish(wire.up_topic(link.kiosk, body.CHANNEL), payload, retain=retain)
-            except NotConnected:
-                return
-            except PublishRefused as error:
-                log.warning("message refused kind=%d reason=%s", body.KIND, error)
-
-        task = asyncio.get_running_loop().create_task(send())
-        self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
+        self.hub.publish(consult, body)
 
     def _status(self, *, online: bool) -> wire.Status:
         warnings = tuple(code for code in self._conditions if not code.endswith("_missing"))
@@ -760,14 +641,14 @@ class Agent:
             online=online,
             software=self._software,
             boot=self._boot,
-            clock_trusted=self._clock_trusted,
+            clock_trusted=self.hub.clock_trusted,
             missing=self.missing,
             warnings=warnings,
             call=self.machine.status.call,
             language=self.language,
         )
 
-    def _condition(self, code: str, holds: bool) -> None:
+    def condition(self, code: str, holds: bool) -> None:
         if holds == (code in self._conditions):
             return
         if holds:

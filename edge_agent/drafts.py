@@ -131,6 +131,15 @@ class Drafts:
             return []
         return self._carry_out(flow, flow.handle(event, self._owner.mono()), [])
 
+    def spoken(self) -> None:
+        """Whatever was to be said is said."""
+        self.tell(core.PromptSpoken())
+
+    def prompt(self) -> list[Clip]:
+        """What the step at the screen asks for, once more."""
+        flow = self._shown
+        return [] if flow is None or flow.recording or flow.finished else [Prompt(core.PROMPTS[flow.draft.step])]
+
     def next_deadline(self) -> float | None:
         deadlines = [at for flow in self._flows.values() if (at := flow.next_deadline()) is not None]
         return min(deadlines, default=None)

@@ -157,5 +157,5 @@ class Sounds:
             self._making = None
         done, self._done = self._done, None
         self._playing, self._rest, self._cycle = "", [], []
-        if done is not None:
-            done(whole)
+        if done is not None:  # not from within: it may play something itself
+            asyncio.get_running_loop().call_soon(done, whole)

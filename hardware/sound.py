@@ -7,6 +7,7 @@ calling is gone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import logging
@@ -195,12 +196,12 @@ class _Stream:
         closing.join(timeout=1.0)
         if closing.is_alive():
             log.warning("sound device does not close device=%r", self._name)
+            atexit.unregister(_portaudio()._exit_handler)  # it would close the stream again, and hang the exit
 
     def _close(self) -> None:
         global _open_streams
-        with contextlib.suppress(_portaudio().PortAudioError):
-            self._stream.abort()
-        self._stream.close(ignore_errors=True)
+        self._stream.abort()
+        self._stream.close()
         with _counting:
             _open_streams -= 1
 

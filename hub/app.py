@@ -156,6 +156,7 @@ def _uvicorn_config(settings: HubSettings, authority: Authority, web: Web) -> uv
         lifespan="off",
         access_log=False,
         log_config=None,
+        log_level="warning",
         server_header=False,
         ws="websockets-sansio",
         ws_max_size=MAX_CLIENT_BYTES,

@@ -37,7 +37,8 @@ def prepare(settings: HubSettings, authority: Authority, run_as: str = "") -> Pa
     folder = settings.broker_dir
     user = run_as or pwd.getpwuid(os.getuid()).pw_name
     try:
-        (folder / "state").mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "state").mkdir(exist_ok=True, mode=0o700)
         _write(folder / "acl", acl(settings.broker.username))
         _write(folder / "mosquitto.conf", configuration(settings, authority, user))
         if not (folder / "passwords").exists():

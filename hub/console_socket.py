@@ -118,6 +118,8 @@ def _apply(
     """In the database's thread. Raises RequestRefused."""
     calls, now_ms = switchboard.calls, switchboard.now_ms()
     doctor = session.get_one(Doctor, opened.doctor_id)
+    if doctor.disabled:
+        raise RequestRefused("not_yours", "This account was disabled.")
     call: Call | None = None
     match request:
         case console.SetAvailable():

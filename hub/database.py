@@ -23,8 +23,6 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-log = logging.getLogger(__name__)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -72,6 +70,7 @@ class Database:
         """Under a lock, so that of several processes starting at once one does it."""
         with (data_dir / "migration.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each start
             config = Config()
             config.set_main_option("script_location", str(_MIGRATIONS))
             with self._engine.connect() as connection:

@@ -344,14 +344,17 @@ class Switchboard:
                     await self.do(lambda _session, out: self.replies.pump(out, self.now_ms()))
                 if time.monotonic() >= next_upkeep:
                     next_upkeep = time.monotonic() + HEARTBEAT_S
-                    await self.do(self._upkeep, [page.id for page in self._consoles.values()])
+                    shut_out = await self.do(self._upkeep, [page.id for page in self._consoles.values()])
+                    for page in [page for page in self._consoles.values() if page.doctor_id in shut_out]:
+                        page.close()
                 failed = False
             except Exception as error:
                 if not failed:
                     log.error("upkeep failed, trying on: %s", explain(error))
                 failed = True
 
-    def _upkeep(self, session: Session, out: Outgoing, own: list[str]) -> None:
+    def _upkeep(self, session: Session, out: Outgoing, own: list[str]) -> set[int]:
+        """Doctors whose account was disabled while a page of theirs is open."""
         now_ms = self.now_ms()
         session.execute(update(Console).where(Console.id.in_(own)).values(seen_at=now_ms))
         lost_before = now_ms - int(CONSOLE_LOST_AFTER_S * 1000)
@@ -359,6 +362,7 @@ class Switchboard:
             self._close_consoles(session, out, lost)
         for kiosk in downlink.online_kiosks_with_waiting(session):
             downlink.resend(session, out, kiosk, now_ms, older_than_ms=now_ms - downlink.REMIND_AFTER_MS)
+        return set(session.scalars(select(Doctor.id).where(Doctor.disabled)))
 
 
 def _offer_once(page: OpenConsole, frame: console.KioskOffer) -> None:

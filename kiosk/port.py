@@ -55,7 +55,7 @@ class ScreenPort:
             case "dismiss":
                 self._dismiss()
             case "show_advice" | "play_advice":
-                self._advice(action.do, value)
+                self._advice(value)
             case "language":
                 agent.set_language(value)
             case "worker":
@@ -109,7 +109,7 @@ class ScreenPort:
         else:
             agent.tell_call(events.DismissChosen())
 
-    def _advice(self, do: str, value: str) -> None:
+    def _advice(self, value: str) -> None:
         """What waits is the patient's; what was heard before is shown to the worker alone."""
         agent = self._agent
         try:
@@ -121,10 +121,7 @@ class ScreenPort:
             return
         if stored.heard_at_ms and not self._lock.is_open and agent.advice.shown is not stored:
             return
-        if do == "play_advice":
-            agent.advice.play(id)
-        else:
-            agent.advice.show(id)
+        agent.advice.show(id)
 
     def _draft_event(self, action: Action) -> draft.DraftEvent | None:
         value = action.value

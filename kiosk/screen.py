@@ -166,7 +166,7 @@ ACTIONS: dict[str, str] = {
     "show_advice": "value: advice id",
     "play_advice": "value: advice id",
     "language": "value: code",
-    "worker": "ask for the worker's face",
+    "worker": "ask for the worker's face; while it is open, a hand is on it: not yet time to lock",
     "pin": "value: digits",
     "lock": "leave the worker's face",
     "new_case": "worker: start a guided message without a call",

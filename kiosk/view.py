@@ -47,8 +47,8 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
     screen = _screen(agent)
     title, detail = _title(agent, screen)
     instruction = around.emergency_instruction or language.say("emergency_instruction")
-    state, position, until = agent.presence
-    saved = screen in ("saved", "ended") and status.consult in agent.records.consults
+    state, position, until = agent.hub.presence
+    saved = agent.last_saved
     return View(
         screen=screen,
         language=agent.language,
@@ -59,12 +59,12 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
         presence=PresenceView(
             state=state, position=position, until=until, text=language.present(state, position, until)
         ),
-        online=agent.hub_reachable,
+        online=agent.hub.reachable,
         call=_call(status) if status.state in _CALLS else None,
         draft=_draft(agent),
         advice=tuple(_advice(agent, stored) for stored in _patients_advice(agent)),
-        saved_consult=status.consult.hex() if saved else "",
-        saved_step=agent.step(status.consult) if saved else None,
+        saved_consult=saved.hex(),
+        saved_step=agent.step(saved) if saved else None,
         notices=_notices(agent, language, around.speaks),
         worker=_worker(agent, lock, language) if lock.is_open else None,
         worker_face=lock.face,
@@ -98,7 +98,7 @@ def _title(agent: Agent, screen: Screen) -> tuple[str, str]:
         key = f"draft_{agent.drafts.shown.draft.step.value}"
     elif screen == "offer" and agent.last_outcome == "declined":
         key = "offer_declined"
-    elif screen == "offer" and not agent.hub_reachable:
+    elif screen == "offer" and not agent.hub.reachable:
         key = "offer_offline"
     elif screen == "ended" and agent.last_outcome == "cancelled":
         key = "ended_cancelled"
@@ -165,7 +165,7 @@ def _advice(agent: Agent, stored: StoredAdvice) -> AdviceView:
 
 def _notices(agent: Agent, language: Language, speaks: bool) -> tuple[Notice, ...]:
     codes = list(agent.conditions)
-    if not agent.hub_reachable:
+    if not agent.hub.reachable:
         codes.append("hub_unreachable")
     if not speaks:
         codes.append("speech_missing")

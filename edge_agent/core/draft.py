@@ -2,7 +2,8 @@
 
 Pure. What is captured is already a file when it is told here; every change asks for `KeepDraft`, so a crash loses
 at most the field in hand. A draft left alone is saved with what it has; one with nothing in it is dropped.
-A patient who cannot read comes through with the button alone: speak, press, press.
+A patient who cannot read comes through with the button alone: speak, press, press. So a patient's recording starts by
+itself when the question has been spoken.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Step(Enum):
 
 
 STEPS = tuple(Step)
+PATIENT = "patient"  # as `by`
 MAX_PHOTOS = 4
 MAX_TEXT = 4000
 MAX_PATIENT = 120
@@ -57,6 +59,11 @@ class DraftEvent:
 @dataclass(frozen=True, slots=True)
 class ButtonPressed(DraftEvent):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpoken(DraftEvent):
+    """What the last `SayPrompt` asked for is said, or cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +188,7 @@ class SayPrompt(DraftEffect):
     key: str
 
 
-_PROMPTS = {
+PROMPTS = {
     Step.VOICE: "speak_after_tone",
     Step.PHOTO: "photo_prompt",
     Step.COMPLAINT: "complaint_prompt",
@@ -204,15 +211,17 @@ class DraftFlow:
         self._after_capture: Step | None = None  # where the button goes on to once the file is there
         self._save_after_capture = False
         self._interrupted = False
+        self._starts_itself = False
         self._failures = 0  # in a row
 
     def begin(self, now: float) -> list[DraftEffect]:
         """It is at the screen, for the first time or again."""
         self._deadline = now + self._idle_s
         self._interrupted = False
-        effects: list[DraftEffect] = [KeepDraft(self.draft)]
+        self._starts_itself = self.draft.by == PATIENT and not self.draft.voice
+        effects: list[DraftEffect] = []
         self._go(self._available(self.draft.step), effects)
-        return effects
+        return [KeepDraft(self.draft), *effects]
 
     def next_deadline(self) -> float | None:
         return None if self.finished else self._deadline
@@ -246,9 +255,13 @@ class DraftFlow:
         if not self._interrupted:
             self._deadline = now + self._idle_s
         before = self.draft
+        starts_itself, self._starts_itself = self._starts_itself, False  # nobody has touched anything yet
         match event:
             case ButtonPressed():
                 self._press(effects)
+            case PromptSpoken():
+                if starts_itself and self.draft.step is Step.VOICE and not self.recording:
+                    self._toggle_recording(effects)
             case RecordToggled():
                 self._toggle_recording(effects)
             case VoiceKept(file, duration_ms):
@@ -354,7 +367,7 @@ class DraftFlow:
 
     def _go(self, step: Step, effects: list[DraftEffect]) -> None:
         self.draft = replace(self.draft, step=step)
-        effects.append(SayPrompt(_PROMPTS[step]))
+        effects.append(SayPrompt(PROMPTS[step]))
 
     def _save(self, effects: list[DraftEffect]) -> None:
         if self.recording:

@@ -118,6 +118,11 @@ class Leg:
         if self._closed:
             return
         self._closed = True
+        sound = self._sound
+        log.info(
+            "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_starvations=%d pictures_received=%d",
+            self.call.hex(), self.number, sound.lost, sound.late, sound.starvations, self._pictures_received,
+        )  # fmt: skip
         for task in self._tasks:
             task.cancel()
         self.microphone.stop()

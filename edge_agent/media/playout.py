@@ -19,13 +19,17 @@ Samples = NDArray[np.int16]
 Decode = Callable[[bytes], Samples]  # 48 kHz mono; raises ValueError for what it cannot decode
 
 MS = SAMPLE_RATE_HZ // 1000
-START_SAMPLES = 60 * MS  # buffered before the first sound
-SPARE_SAMPLES = 20 * MS  # the least that should stand ready at any pull
-SPARE_STEP_SAMPLES = 20 * MS  # more after each starvation
-SPARE_MOST_SAMPLES = 200 * MS
-SPARE_DECAY_SAMPLES = 2 * MS  # less again each second
+START_SAMPLES = 80 * MS  # buffered before the first sound
+SPARE_SAMPLES = 40 * MS  # the least that should stand ready at any pull
+SPARE_MOST_SAMPLES = 300 * MS
+SPARE_KEPT = 0.99  # of what a starvation taught, after each second
 SLACK_SAMPLES = 20 * MS  # above the spare before anything is left out
-MOST_SAMPLES = 500 * MS  # a burst after an outage: older sound is dropped whole
+CORRECT_EVERY_FRAMES = 50  # in talk; in its pauses every frame, for nobody hears it there
+CATCH_UP_SAMPLES = 100 * MS  # too much by so much, after an outage: every tenth frame of talk
+CATCH_UP_EVERY_FRAMES = 10
+PAUSE_LEVEL = 0.1  # of the talk's own level
+PAUSE_RMS = 30.0  # whatever the level
+MOST_SAMPLES = 700 * MS  # a burst after an outage: older sound is dropped whole
 REBUFFER_SAMPLES = 1000 * MS  # starved for longer: begin anew
 JUMP_SAMPLES = 5000 * MS  # the far end's timestamps started over
 WINDOW_PULLS = 50
@@ -54,6 +58,8 @@ class PlayoutBuffer:
         self._spare = SPARE_SAMPLES
         self._window_least: int | None = None
         self._window_pulls = 0
+        self._since_correction = 0  # frames
+        self._talk_rms = 0.0
         self._correction = 0  # samples to leave out (> 0) or to add (< 0)
         self.lost = 0
         self.late = 0
@@ -79,6 +85,10 @@ class PlayoutBuffer:
         if self._starved_samples and position > self._next:
             # What was due while nothing came has been heard as silence: it is not owed a second time.
             self._next = min(position, self._next + self._starved_samples)
+        elif (
+            0 < self._starved_samples <= SPARE_MOST_SAMPLES
+        ):  # it came late by so much: be ready for the next such delay
+            self._spare = min(SPARE_MOST_SAMPLES, self._spare + SLACK_SAMPLES + self._starved_samples)
         if self._filling and 0 < self._next - position <= START_SAMPLES:
             self._next = position  # the first packets came in another order
         if position < self._next:
@@ -158,7 +168,6 @@ class PlayoutBuffer:
         """Counts a block that is missing; True when it has been so long that the buffer fills anew."""
         if self._starved_samples == 0:
             self.starvations += 1
-            self._spare = min(SPARE_MOST_SAMPLES, self._spare + SPARE_STEP_SAMPLES)
             self._correction = 0
         self._starved_samples += len(self._last_frame)
         if self._starved_samples > REBUFFER_SAMPLES:
@@ -176,13 +185,25 @@ class PlayoutBuffer:
             return
         least, self._window_least, self._window_pulls = self._window_least, None, 0
         spare = BLOCK_SAMPLES + self._spare
-        far_off = least > spare + SLACK_SAMPLES or least < BLOCK_SAMPLES + self._spare // 2
-        self._correction = least - spare if far_off else 0
-        self._spare = max(SPARE_SAMPLES, self._spare - SPARE_DECAY_SAMPLES)
+        if least > spare + SLACK_SAMPLES:
+            self._correction = least - spare
+        elif least < BLOCK_SAMPLES + SPARE_SAMPLES // 2:  # a starvation has made room by itself, a slow clock has not
+            self._correction = least - BLOCK_SAMPLES - SPARE_SAMPLES
+        else:
+            self._correction = 0
+        self._spare = max(SPARE_SAMPLES, int(self._spare * SPARE_KEPT))
 
     def _corrected(self, frame: Samples) -> Samples:
+        rms = float(np.sqrt(np.mean(np.square(frame, dtype=np.float64))))
+        self._talk_rms = max(rms, self._talk_rms * 0.995)
+        pause = rms < max(PAUSE_RMS, PAUSE_LEVEL * self._talk_rms)
+        self._since_correction += 1
         if len(frame) < _PERIOD_MOST + _OVERLAP or abs(self._correction) < _PERIOD_LEAST:
             return frame
+        every = CATCH_UP_EVERY_FRAMES if self._correction > CATCH_UP_SAMPLES else CORRECT_EVERY_FRAMES
+        if self._since_correction < every and not pause:
+            return frame
+        self._since_correction = 0
         changed = shorten(frame) if self._correction > 0 else lengthen(frame)
         self._correction += len(changed) - len(frame)
         return changed

@@ -64,7 +64,7 @@ class Recorder:
 
         from edge_agent.media.tracks import sound_frame
 
-        options = {"page_duration": "500000"}  # µs: what a power cut may take of it
+        options = {"page_duration": "500000", "flush_packets": "1"}  # µs: what a power cut may take of it
         with av.open(self._path, "w", format="ogg", options=options) as container:
             stream: Any = container.add_stream("libopus", rate=SAMPLE_RATE_HZ, layout="mono")
             stream.bit_rate = NOTE_BPS

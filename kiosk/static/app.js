@@ -3,7 +3,8 @@
 //
 // Hooks for tests:
 //   document.body.dataset.screen    the View's screen; "pin" and "worker" for the worker's face; "starting" when there is
-//                                   no agent. dataset.far is "shown" while #far holds a far picture.
+//                                   no agent. dataset.far is "shown" while #far holds a far picture; dataset.views
+//                                   counts the Views shown.
 //   #far                            canvas of the far picture; canvas.own is the kiosk's own while a photo is taken
 //   data-test on buttons            big, cancel, end, decline, leave_message, dismiss, show_advice, play_advice,
 //                                   language-<code>, worker, lock, new_case, pin-<digit>, pin-erase, pin-ok,
@@ -25,6 +26,7 @@ import { Socket } from "./socket.js";
 import { MAX_PIN_DIGITS, consults, keypad } from "./worker.js";
 
 const REPEAT_MS = 400; // a second tap of a trembling hand is not a second wish
+const TOUCH_EVERY_MS = 5000;
 const FIELD_WAIT_MS = 400;
 const IN_CALL = new Set(["claimed", "live", "lost"]);
 const SCREENS = { ...PATIENT_SCREENS, draft, pin: keypad, worker: consults };
@@ -55,6 +57,7 @@ async function start() {
       connected = true;
       view = JSON.parse(text);
       render();
+      document.body.dataset.views = Number(document.body.dataset.views ?? 0) + 1;
     },
     picture: (buffer) => pictures.take(buffer),
   });
@@ -109,9 +112,17 @@ document.addEventListener("click", (event) => {
     local.consult = pressed.dataset.consult;
     render();
   } else {
-    if (pressed.dataset.do === "show_advice") local.advice = pressed.dataset.value;
+    if (/^(show|play)_advice$/.test(pressed.dataset.do)) local.advice = pressed.dataset.value;
     act({ do: pressed.dataset.do, value: pressed.dataset.value ?? "" });
   }
+});
+
+// The worker's face locks when it is left alone; reading and scrolling are not leaving it alone.
+let touchedAt = -Infinity;
+document.addEventListener("pointerdown", () => {
+  if (document.body.dataset.screen !== "worker" || performance.now() - touchedAt < TOUCH_EVERY_MS) return;
+  touchedAt = performance.now();
+  send({ do: "worker" });
 });
 
 function act(action) {

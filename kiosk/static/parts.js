@@ -20,6 +20,7 @@ const NOTICE_SIGNS = {
   identity_in_use: "shield",
 };
 const PRESENCE_SIGNS = { here: "doctor", busy: "queue", nobody: "moon", offline: "offline" };
+const DOCTOR_IS_HERE = new Set(["claimed", "incoming"]); // then who else might answer is no news
 const LANGUAGES_ON = new Set(["idle", "offer", "ended", "saved", "emergency"]);
 const DELIVERY = [
   ["saved", "i-kiosk"],
@@ -69,7 +70,7 @@ export function header(view) {
     "header",
     {},
     h("i.lamp", { "data-test": "lamp" }),
-    h(
+    !DOCTOR_IS_HERE.has(view.screen) && h(
       "div.presence",
       { class: presence.state, "data-test": "presence", role: "status" },
       sign(PRESENCE_SIGNS[presence.state]),

@@ -123,6 +123,7 @@ def all_views(code: str) -> dict[str, View]:
         "saved": make_view("saved", code, light="message", saved_consult="c1", saved_step="saved", **offline),
         "saved-received": make_view("saved", code, light="ready", saved_consult="c1", saved_step="received"),
         "ended": make_view("ended", code),
+        "ended-delivery": make_view("ended", code, saved_consult="c1", saved_step="seen"),
         "ended-cancelled": make_view("ended", code, title="ended_cancelled"),
         "emergency": make_view(
             "emergency", code, light="emergency", emergency_instruction=language.say("emergency_instruction"), **offline

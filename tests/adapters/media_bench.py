@@ -8,6 +8,7 @@ import fractions
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,19 @@ class MediaBench:
         self.send(ipc.TakeAnswer(CALL, leg, await far.answer(offer.sdp)))
         await self.expect(ipc.MediaConnected, lambda frame: frame.leg == leg)
 
+    async def stays(self, seconds: float) -> None:
+        """Lets the call go on, by its own statistics, and fails when it is lost meanwhile."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            frame = await self.next_frame()
+            assert not isinstance(frame, ipc.MediaLost), frame
+
+    async def next_frame(self, within_s: float = 15.0) -> Any:
+        count = len(self.frames)
+        async with asyncio.timeout(within_s), self._news:
+            await self._news.wait_for(lambda: len(self.frames) > count)
+        return self.frames[count][1]
+
     def pss_mb(self) -> float:
         return pss_mb(self.process.pid)
 
@@ -147,6 +161,44 @@ def pss_mb(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no Pss in smaps_rollup")
+
+
+class Stutter:
+    """How far this machine is from real time: the longest that a thread was kept waiting. Sound is judged only while
+    that is little; what a far end on a busy machine sends is no measure of the media process."""
+
+    MOST_S = 0.05
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Stutter:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def start_over(self) -> None:
+        self._longest_s = 0.0
+
+    @property
+    def too_busy(self) -> bool:
+        return self._longest_s > self.MOST_S
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            before = time.monotonic()
+            time.sleep(0.005)
+            self._longest_s = max(self._longest_s, time.monotonic() - before - 0.005)
+
+
+async def eventually(true: Callable[[], bool], within_s: float = 5.0) -> None:
+    """For what no event tells: a process's end, a stock connection's state."""
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 class FarEnd:

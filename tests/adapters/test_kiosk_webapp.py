@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -165,10 +166,9 @@ async def test_garbage_is_counted(url: str, caplog: pytest.LogCaptureFixture) ->
 
 async def test_a_frame_of_megabytes_is_refused_unread(url: str, port: Port) -> None:
     bad = await connect(ws(url), proxy=None, close_timeout=1)
-    with pytest.raises(websockets.ConnectionClosed):
+    with suppress(websockets.ConnectionClosed):
         await bad.send("x" * 10_000_000)
-        await bad.wait_closed()
-        await bad.recv()
+    await bad.wait_closed()
     assert bad.close_code == 1009
     async with connect(ws(url), proxy=None) as good:
         await view_after(good, port.view().title)

@@ -112,13 +112,26 @@ class ConsoleClient:
         self, consult: str, wanted: Callable[[console.Case], bool] = lambda case: True, timeout_s: float = 15.0
     ) -> console.Case:
         """The case as the hub has it, opened here so that its changes come too."""
-        since = len(self.got)
-        await self.send(console.OpenCase(consult=consult))
+        deadline = time.monotonic() + timeout_s
+        while True:
+            since = len(self.got)
+            await self.send(console.OpenCase(consult=consult))
+            answer = await self.until(
+                (console.CaseShown, console.Refused),
+                lambda answer: isinstance(answer, console.Refused) or answer.case.card.consult == consult,
+                f"case {consult}",
+                timeout_s,
+                since,
+            )
+            if isinstance(answer, console.CaseShown):
+                break
+            assert time.monotonic() < deadline, f"the hub has no case {consult}"
+            await asyncio.sleep(0.2)
         shown = await self.until(
             console.CaseShown,
             lambda shown: shown.case.card.consult == consult and wanted(shown.case),
             f"case {consult} as wanted",
-            timeout_s,
+            max(0.1, deadline - time.monotonic()),
             since,
         )
         await self.send(console.LeaveCase(consult=consult))

@@ -34,6 +34,7 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 CLI = (sys.executable, "-m", "kiosk.cli")
 START_TIMEOUT_S = 30.0
 INSTRUCTION = "Carry the patient to the road. Call the ambulance from the shop."
+PIN = "4711"  # of the worker's face
 QUIET_S = 1.2  # the longest pause within a spoken prompt is shorter
 LOUD = 300  # of 32767
 
@@ -143,6 +144,7 @@ class Kiosk:
         if not self.agent.running:
             await self.agent.start()
         await self.board.up()
+        await self.screen.act("lock")
         ways_out = {"ringing": "cancel", "claimed": "cancel", "incoming": "cancel", "live": "end", "lost": "end"}
         deadline = time.monotonic() + START_TIMEOUT_S
         while (view := await self._now()).screen != "idle":
@@ -210,10 +212,22 @@ class Kiosk:
         )
 
     async def until_step(self, consult: str, step: str, timeout_s: float = 15.0) -> None:
-        """While the message just saved is on the screen: how far it has come."""
-        await self.screen.until(
-            lambda view: view.saved_consult == consult and view.saved_step == step, f"{consult} {step}", timeout_s
-        )
+        """How far a consult has come, as the worker's face shows it; behind the PIN for as long as this takes."""
+        await self.screen.act("worker")
+        await self.screen.until(lambda view: view.worker_face == "pin", "the keypad")
+        await self.screen.act("pin", PIN)
+        try:
+            await self.screen.until(
+                lambda view: (
+                    view.worker is not None
+                    and any(line.id == consult and line.step == step for line in view.worker.consults)
+                ),
+                f"{consult} {step} on the worker's face",
+                timeout_s,
+            )
+        finally:
+            await self.screen.act("lock")
+            await self.screen.until(lambda view: view.worker is None, "the worker's face locked")
 
     # --- what is heard
 

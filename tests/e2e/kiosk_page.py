@@ -181,6 +181,7 @@ class BoardPanel(_Client):
         at = await self.down()
         await asyncio.sleep(hold_s)  # a finger's time on the button
         await self.up()
+        await asyncio.sleep(0.06)  # and off it: a contact that closes again sooner has bounced
         return at
 
     async def until_light(self, *lights: str, timeout_s: float = 10.0, since: int | None = None) -> Change[Lamp]:

@@ -20,7 +20,7 @@ import tomli_w
 
 from hub import console
 from tests.e2e.console_client import ConsoleClient
-from tests.e2e.kiosk import CLI, ENVIRONMENT, START_TIMEOUT_S, Kiosk, Settings, lay_over, read_rows
+from tests.e2e.kiosk import CLI, ENVIRONMENT, PIN, START_TIMEOUT_S, Kiosk, Settings, lay_over, read_rows
 from tests.e2e.lab import Lab
 from tests.e2e.program import Program, free_port
 
@@ -125,6 +125,7 @@ class Kit:
             "join", code, "--hub", f"{self.host}:{self.port}", "--name", name, "--config", str(kiosk.toml)
         )
         await run_command(joining)
+        await run_command(kiosk.command("config", "set-pin", "--config", str(kiosk.toml)), PIN + "\n")
         self.kiosks.append(kiosk)
         await kiosk.start()
         await kiosk.until_ready()
@@ -147,6 +148,10 @@ class Kit:
 
     async def settle(self) -> None:
         """Everything runs, the kiosks are idle and online, and nobody waits or talks."""
+        if not self.broker.running:
+            await self.start_broker()
+        if not self.hub.running:
+            await self.start_hub()
         for kiosk in self.kiosks:
             await kiosk.to_idle()
         watcher = await self.watcher()

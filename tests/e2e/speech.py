@@ -70,13 +70,16 @@ def write_wav(path: Path, samples: Samples, rate: int = RATE_HZ) -> None:
 
 
 def read_wav(path: Path) -> Samples:
-    """Mono samples at 48 kHz. Takes a file that is still being written, whose header has no length yet."""
+    """Mono samples, brought to 48 kHz. Takes a file that is still being written, whose header is behind."""
     raw = path.read_bytes()
     header = raw.index(b"data") + 8
     channels, rate = int.from_bytes(raw[22:24], "little"), int.from_bytes(raw[24:28], "little")
-    if rate != RATE_HZ or channels != 1:
-        raise ValueError(f"{path}: {channels} channels at {rate} Hz")
-    return np.frombuffer(raw[header : header + (len(raw) - header) // 2 * 2], "<i2")
+    if channels != 1:
+        raise ValueError(f"{path}: {channels} channels")
+    samples = np.frombuffer(raw[header : header + (len(raw) - header) // 2 * 2], "<i2")
+    if rate == RATE_HZ:
+        return samples
+    return resample_poly(samples.astype(np.float64), RATE_HZ, rate).clip(-32768, 32767).astype(np.int16)
 
 
 def heard(reference: Samples, recording: Samples) -> Heard:

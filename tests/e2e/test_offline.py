@@ -68,19 +68,15 @@ async def test_by_the_button_alone(kit, kiosk, available):
     await kit.hub.kill()
     await kiosk.screen.until(lambda view: not view.online, "offline")
     await kiosk.board.press()
-    await kiosk.screen.until(lambda view: view.screen == "draft" and view.draft.recording, "recording", 20.0)
-    await kiosk.screen.until(lambda view: view.draft is not None and view.draft.elapsed_ms > 1500, "some speech")
+    await kiosk.on_step("voice")
     await kiosk.board.press()
-    for _ in range(6):
-        view = await kiosk.screen.until(
-            lambda view: view.screen == "saved" or (view.draft is not None and not view.draft.busy), "a step"
-        )
-        if view.screen == "saved":
-            break
-        seen = len(kiosk.screen.views)
-        await kiosk.board.press()
-        await kiosk.screen.when(lambda view: True, "a change", since=seen)
+    await kiosk.screen.until(lambda view: view.draft is not None and view.draft.elapsed_ms > 1500, "some speech")
+    for step in ("photo", "complaint", "urgency", "review"):
+        await kiosk.board.press()  # what the step asks for, and on to the next
+        await kiosk.on_step(step)
+    await kiosk.board.press()
     view = await kiosk.screen.until(lambda view: view.screen == "saved", "saved")
     await kit.start_hub()
     case = await available.case(view.saved_consult, lambda case: case.card.complete, 20.0)
     assert case.card.voice_ms >= 1000
+    assert sorted(card.role for card in case.files) == ["photo", "voice"]

@@ -18,6 +18,7 @@ from hardware import camera
 from hardware.api import Camera, CameraUnavailable
 from hardware.camera import DeviceCamera, SyntheticCamera, VideoFileCamera, device_paths, find_device
 from hardware.numbered import draw_number, read_number
+from tests.timing import in_real_time
 
 
 def write_video(path: Path, numbers: range, rate: int = 25, width: int = 160, height: int = 120) -> Path:
@@ -40,6 +41,7 @@ def read_until_it_fails(camera: Camera) -> None:
 # --- synthetic
 
 
+@in_real_time
 def test_the_synthetic_camera_numbers_its_pictures_in_real_time() -> None:
     synthetic = SyntheticCamera(320, 240, 25)
     assert (synthetic.width, synthetic.height, synthetic.rate) == (320, 240, Fraction(25))
@@ -54,6 +56,7 @@ def test_the_synthetic_camera_numbers_its_pictures_in_real_time() -> None:
     assert not np.array_equal(pictures[0].pixels[:100], pictures[-1].pixels[:100])  # it moves
 
 
+@in_real_time
 def test_a_late_reader_of_the_synthetic_camera_gets_the_newest() -> None:
     synthetic = SyntheticCamera(160, 120, 25)
     synthetic.read()
@@ -73,6 +76,7 @@ def test_close_ends_a_read_of_the_synthetic_camera() -> None:
         synthetic.read()
 
 
+@in_real_time
 def test_the_synthetic_camera_is_cheap() -> None:
     synthetic = SyntheticCamera(640, 480, 15)
     synthetic.read()
@@ -85,6 +89,7 @@ def test_the_synthetic_camera_is_cheap() -> None:
 # --- video files
 
 
+@in_real_time
 def test_a_file_plays_at_its_own_rate_over_and_over(tmp_path: Path) -> None:
     film = VideoFileCamera(write_video(tmp_path / "film.webm", range(100, 110)), 640, 480, 15)
     assert (film.width, film.height, film.rate) == (160, 120, Fraction(25))
@@ -96,6 +101,7 @@ def test_a_file_plays_at_its_own_rate_over_and_over(tmp_path: Path) -> None:
     film.close()
 
 
+@in_real_time
 def test_a_late_reader_of_a_file_finds_the_film_gone_on(tmp_path: Path) -> None:
     film = VideoFileCamera(write_video(tmp_path / "film.webm", range(50)), 640, 480, 15)
     film.read()
@@ -126,6 +132,7 @@ def test_a_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
     assert caught.value.hint
 
 
+@in_real_time
 def test_a_file_cut_off_plays_what_is_there(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.webm", range(50))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -220,6 +227,7 @@ def test_a_device_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     device.close()
 
 
+@in_real_time
 def test_a_device_never_gives_an_old_picture_or_one_twice() -> None:
     capture = SlowCapture(50)
     device = DeviceCamera(capture, "slow", 50)  # type: ignore[arg-type]
@@ -234,6 +242,7 @@ def test_a_device_never_gives_an_old_picture_or_one_twice() -> None:
         device.read()
 
 
+@in_real_time
 def test_a_device_that_is_faster_than_asked_is_not_decoded_in_vain() -> None:
     capture = SlowCapture(100)
     device = DeviceCamera(capture, "fast", 20)  # type: ignore[arg-type]

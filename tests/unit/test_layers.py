@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # The one place that wires, and the demo it starts.
 WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
-SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining")}
+SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust")}
 
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.
@@ -29,7 +29,7 @@ PURE_MAY_IMPORT = set(
     """__future__ abc array base64 binascii bisect collections copy dataclasses enum fractions functools hashlib heapq
     hmac ipaddress itertools json math numbers operator re secrets statistics string struct textwrap tomllib types
     typing unicodedata urllib.parse zlib""".split()  # noqa: SIM905
-) | {"numpy", "msgspec", "tomli_w"}
+) | {"numpy", "msgspec", "tomli_w", "cryptography"}
 # Within pure modules: their own kin, and the contract of the hardware for its types.
 PURE_MAY_IMPORT_OF_THE_KIT = {"edge_agent.core", "hardware.api"}
 

@@ -53,11 +53,11 @@ def seams(samples: NDArray[np.int16]) -> int:
     return int(np.sum(np.abs(np.diff(samples.astype(int))) > 1500))
 
 
-def test_an_even_stream_starts_after_60_ms_and_comes_out_whole() -> None:
+def test_an_even_stream_starts_after_80_ms_and_comes_out_whole() -> None:
     buffer, out, _ = play([(n * FRAME_S, n) for n in range(500)], 10.0)
 
     played = tone(0, len(out))
-    assert len(out) == 500 * BLOCK_SAMPLES - 2 * BLOCK_SAMPLES
+    assert len(out) == 500 * BLOCK_SAMPLES - 3 * BLOCK_SAMPLES
     assert np.array_equal(out, played)
     assert (buffer.lost, buffer.late, buffer.starvations) == (0, 0, 0)
 
@@ -140,7 +140,7 @@ def test_after_a_long_outage_it_buffers_anew() -> None:
 
     assert buffer.starvations == 1
     assert len(out) < 460 * BLOCK_SAMPLES  # nothing is played while there is nothing
-    assert np.array_equal(out[-BLOCK_SAMPLES:], tone(497 * BLOCK_SAMPLES))
+    assert seams(out[-100 * BLOCK_SAMPLES :]) == 0
 
 
 @pytest.mark.parametrize("hz", [110.0, 180.0, 250.0])

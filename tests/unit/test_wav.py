@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hardware import wav
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, SoundUnavailable
 from hardware.wav import NullSpeaker, SampleMicrophone, WavSpeaker, decode_wav, synthetic_microphone
+from tests.timing import in_real_time
 
 
 def tone(seconds: float, rate: int = SAMPLE_RATE_HZ, pitch: float = 440.0) -> NDArray[np.float64]:
@@ -71,6 +72,7 @@ def test_any_wav_becomes_48_khz_mono(tmp_path: Path, rate: int, channels: int, w
     assert np.sqrt(2 * np.mean(middle**2)) / 0.5 == (pytest.approx(1.0, abs=0.03) if channels < 6 else loudness)
 
 
+@in_real_time
 def test_the_microphone_speaks_in_real_time_and_over_again(tmp_path: Path) -> None:
     once = (np.arange(BLOCK_SAMPLES * 3 + 100) % 30000).astype(np.int16)
     path = tmp_path / "ramp.wav"
@@ -86,6 +88,7 @@ def test_the_microphone_speaks_in_real_time_and_over_again(tmp_path: Path) -> No
     assert np.array_equal(np.concatenate(blocks), np.resize(once, BLOCK_SAMPLES * 26)[BLOCK_SAMPLES:])
 
 
+@in_real_time
 def test_a_late_reader_gets_what_was_said_meanwhile(tmp_path: Path) -> None:
     microphone = SampleMicrophone(write_wav(tmp_path / "t.wav", tone(1), 48_000, 1, 2), "t")
     microphone.read()
@@ -99,6 +102,7 @@ def test_a_late_reader_gets_what_was_said_meanwhile(tmp_path: Path) -> None:
     assert time.monotonic() - started > 0.02
 
 
+@in_real_time
 def test_close_ends_a_read_under_way(tmp_path: Path) -> None:
     microphone = SampleMicrophone(write_wav(tmp_path / "t.wav", tone(1), 48_000, 1, 2), "t")
     threading.Timer(0.1, microphone.close).start()
@@ -143,6 +147,7 @@ def test_a_file_that_is_missing_or_a_folder(tmp_path: Path) -> None:
             SampleMicrophone(path, path.name)
 
 
+@in_real_time
 def test_a_speaker_into_nothing_keeps_time() -> None:
     speaker = NullSpeaker()
     started = time.monotonic()
@@ -153,6 +158,7 @@ def test_a_speaker_into_nothing_keeps_time() -> None:
         speaker.write(np.zeros(BLOCK_SAMPLES, np.int16))
 
 
+@in_real_time
 def test_the_wav_speaker_writes_what_was_played(tmp_path: Path) -> None:
     speaker = WavSpeaker(tmp_path / "out.wav")
     sound = (tone(0.3) * 20000).astype(np.int16)
@@ -163,6 +169,7 @@ def test_the_wav_speaker_writes_what_was_played(tmp_path: Path) -> None:
     assert np.array_equal(read_wav(tmp_path / "out.wav"), sound)
 
 
+@in_real_time
 def test_the_wav_speaker_writes_silence_for_what_was_missing(tmp_path: Path) -> None:
     speaker = WavSpeaker(tmp_path / "out.wav")
     loud = np.full(BLOCK_SAMPLES, 1000, np.int16)
@@ -180,6 +187,7 @@ def test_the_wav_speaker_writes_silence_for_what_was_missing(tmp_path: Path) -> 
     assert len(silence) / SAMPLE_RATE_HZ == pytest.approx(missing_s, abs=0.02)
 
 
+@in_real_time
 def test_a_killed_process_leaves_a_wav_that_plays(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
     code = (

@@ -79,18 +79,30 @@ class Broker:
 class Hub:
     """The hub as a process of its own, so that it can be killed."""
 
-    def __init__(self, folder: Path, extra: str = "", limits: Callable[[], None] | None = None) -> None:
-        self.config = folder / "hub.toml"
-        broker_port, self.port = free_port(), free_port()
-        self.config.write_text(
-            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = {self.port}\n'
-            f"[broker]\nport = {broker_port}\n{extra}"
-        )
-        self.settings = read_hub_settings(self.config)
-        self.log = folder / "hub.log"
+    def __init__(self, folder: Path, extra: str = "", like: Hub | None = None, process: str = "1") -> None:
+        """`like` is a hub whose data and broker this one shares, as another process."""
+        self.config = folder / f"hub-{process}.toml"
+        self.port = free_port()
+        text = like.config.read_text() if like else (
+            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = 0\n[broker]\nport = {free_port()}\n{extra}'
+        )  # fmt: skip
+        self.config.write_text(text)
+        self.set("listen", f"port = {self.port}")
+        self.set("broker", f'process = "{process}"')
+        self.log = folder / f"hub-{process}.log"
         self.url = f"http://127.0.0.1:{self.port}"
-        self._limits = limits
+        self.limits: Callable[[], None] | None = None
         self._process: subprocess.Popen[str] | None = None
+
+    def set(self, section: str, line: str) -> None:
+        """In its configuration; in force at its next start."""
+        key = line.partition(" ")[0]
+        lines = self.config.read_text().splitlines()
+        at = lines.index(f"[{section}]") + 1
+        end = next((number for number in range(at, len(lines)) if lines[number].startswith("[")), len(lines))
+        lines[at:end] = [line, *(each for each in lines[at:end] if each.partition(" ")[0] != key)]
+        self.config.write_text("\n".join(lines) + "\n")
+        self.settings = read_hub_settings(self.config)
 
     broker: Broker
 
@@ -122,7 +134,7 @@ class Hub:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", HUB_PROGRAM, str(self.config)],
-                cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=self._limits,
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=self.limits,
             )  # fmt: skip
         assert self._process.stdout is not None
         while not (line := self._process.stdout.readline()).startswith("READY"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import ssl
 import subprocess
@@ -94,8 +95,6 @@ def test_our_password_hash_is_mosquittos(tmp_path):
     theirs = path.read_text().strip().partition(":")[2]
     kind, rounds, salt, _ = theirs.split("$")[1:]
     assert (kind, rounds) == ("7", "101")
-    import base64
-
     assert broker.password_hash("secret words", base64.b64decode(salt)) == theirs
 
 

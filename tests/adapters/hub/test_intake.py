@@ -282,7 +282,7 @@ class TestFullDisk:
         """A limit on the size of files is what a full disk is to the hub: no write beyond it."""
         hub = stopped_hub
         hub.broker.start()
-        hub._limits = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full_at_bytes, full_at_bytes))
+        hub.limits = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full_at_bytes, full_at_bytes))
         hub.start()
         data = random.Random(7).randbytes(full_at_bytes + 200_000)
         async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
@@ -304,7 +304,7 @@ class TestFullDisk:
             )
             # room is made
             hub.kill()
-            hub._limits = None
+            hub.limits = None
             hub.start()
             await kiosk.receipt(waiting)
             await kiosk.until(wire.Have, lambda have: have.digest == digest and have.complete)

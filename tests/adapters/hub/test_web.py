@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
+import ssl
 
 import aiomqtt
 import httpx
@@ -53,6 +55,8 @@ async def test_a_disabled_account_is_out_at_once(hub: Hub):
     async with hub.doctor("anna") as doctor:
         hub.do(accounts.set_disabled, "anna", True)
         assert (await doctor.http.get("/api/me")).status_code == 401
+        await doctor.send(console.SetAvailable(available=False))
+        assert (await doctor.until("refused"))["code"] == "not_yours"
         assert (await doctor.http.post("/api/login", json={"name": "anna", "password": PASSWORD})).status_code == 401
 
 
@@ -93,8 +97,6 @@ async def test_pages_load_nothing_from_elsewhere(http: httpx.AsyncClient):
 async def test_a_file_that_calls_itself_a_page_is_a_download(hub: Hub):
     async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
         await kiosk.online()
-        import hashlib
-
         page = b"<script>alert(1)</script>"
         digest = hashlib.sha256(page).digest()
         consult = wire.new_consult_id()
@@ -239,30 +241,21 @@ async def test_codes_that_are_not_taken(hub: Hub, http: httpx.AsyncClient):
 # --- starting and stopping
 
 
-class TestHttps:
-    @pytest.fixture
-    def settings_of_hub(self) -> str:
-        return ""
-
-    async def test_beyond_loopback_it_serves_https(self, stopped_hub: Hub):
-        import ssl
-
-        hub = stopped_hub
-        text = hub.config.read_text().replace("[listen]\n", '[listen]\nhost = "0.0.0.0"\n')
-        hub.config.write_text(text)
-        hub.broker.start()
-        hub.start()
-        trusting = ssl.create_default_context(cadata=app.open_authority(hub.settings).pem)
-        async with httpx.AsyncClient(verify=trusting, trust_env=False) as http:
-            url = f"https://127.0.0.1:{hub.port}"
-            answer = await http.post(
-                f"{url}/api/login", json={"name": "anna", "password": PASSWORD}, headers={"Origin": url}
-            )
-            assert answer.status_code == 204
-            assert "Secure" in answer.headers["set-cookie"]
+async def test_beyond_loopback_it_serves_https(stopped_hub: Hub):
+    hub = stopped_hub
+    hub.set("listen", 'host = "0.0.0.0"')
+    hub.broker.start()
+    hub.start()
+    trusting = ssl.create_default_context(cadata=app.open_authority(hub.settings).pem)
+    url = f"https://127.0.0.1:{hub.port}"
+    async with httpx.AsyncClient(verify=trusting, trust_env=False) as http:
+        account = {"name": "anna", "password": PASSWORD}
+        answer = await http.post(f"{url}/api/login", json=account, headers={"Origin": url})
+        assert answer.status_code == 204
+        assert "Secure" in answer.headers["set-cookie"]
+    async with httpx.AsyncClient(trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):
-            async with httpx.AsyncClient(trust_env=False) as http:
-                await http.get(f"https://127.0.0.1:{hub.port}/health")
+            await http.get(f"{url}/health")
 
 
 async def test_stopping_is_quick_and_quiet(hub: Hub):

@@ -1,0 +1,63 @@
+"""A media process without media: obeys `edge_agent.ipc` and makes files, so that the agent is tested alone and fast.
+
+Its files hold random bytes. With TELECONSULT_TEST_MISSING it says that those devices are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from edge_agent import ipc
+
+CLIP_S = 0.05  # every sound is this long
+
+
+async def main(socket: str) -> None:
+    link = ipc.Link(*await asyncio.open_unix_connection(socket), ipc.ToMedia)
+    missing = tuple(os.environ.get("TELECONSULT_TEST_MISSING", "").split())
+    link.send(ipc.MediaReady(missing, tuple(f"{name}: none in this test" for name in missing)))
+    loop = asyncio.get_running_loop()
+    playing = ""
+    recording: ipc.StartRecording | None = None
+
+    def ended(id: str) -> None:
+        nonlocal playing
+        if playing == id:
+            playing = ""
+            link.send(ipc.Played(id, True))
+
+    while (frame := await link.receive()) is not None:
+        match frame:
+            case ipc.Play(id, path, loops):
+                if playing:
+                    link.send(ipc.Played(playing, False))
+                playing = id
+                if not Path(path).is_file():
+                    playing = ""
+                    link.send(ipc.Played(id, False, f"{path}: no such file"))
+                elif not loops:
+                    loop.call_later(CLIP_S, ended, id)
+            case ipc.StopPlaying() if playing:
+                link.send(ipc.Played(playing, False))
+                playing = ""
+            case ipc.StartRecording():
+                recording = frame
+                link.send(ipc.RecordingLevel(frame.id, 0.5, 10))
+            case ipc.StopRecording() if recording is not None:
+                Path(recording.path).write_bytes(os.urandom(40_000))
+                link.send(ipc.Recorded(recording.id, recording.path, 2000))
+                recording = None
+            case ipc.TakePhoto(id, path):
+                Path(path).write_bytes(os.urandom(60_000))
+                link.send(ipc.PhotoTaken(id, path))
+            case ipc.StartCall(call, leg):
+                link.send(ipc.OfferMade(call, leg, b"offer of leg %d" % leg))
+            case ipc.TakeAnswer(call, leg):
+                link.send(ipc.MediaConnected(call, leg))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

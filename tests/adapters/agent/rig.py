@@ -1,0 +1,216 @@
+"""An agent process, a real mosquitto, and a hub that speaks the wire and does what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiomqtt
+import tomli_w
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge_agent.core import wire
+from edge_agent.core.ranges import ByteRanges
+from tests.e2e.kiosk_page import BoardPanel, KioskPage
+from tests.e2e.program import Program, children, command_line, free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") or "mosquitto"
+KIOSK = "kiosk-1"
+HUB = "1"
+
+Body = TypeVar("Body", bound=wire.Body)
+
+
+class Broker:
+    def __init__(self, folder: Path, *lines: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            "\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)))) + "\n"
+        )
+        self.program = Program("mosquitto", [MOSQUITTO, "-c", str(self._config)], folder / "mosquitto.log")
+
+    async def start(self) -> None:
+        mark = len(self.program.lines)
+        await self.program.start()
+        await self.program.until_line(r"mosquitto version .* running", since=mark)
+
+    async def stop(self) -> None:
+        await self.program.stop()
+
+
+class Hub:
+    """`got` is everything that came, in order. With `takes`, it commits like a hub: receipts, ranges, chunks."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.got: list[wire.Message] = []
+        self.statuses: list[wire.Status] = []
+        self.takes = True
+        self.files: dict[bytes, bytearray] = {}
+        self.complete: dict[bytes, bytes] = {}
+        self._ranges: dict[bytes, ByteRanges] = {}
+        self._client: aiomqtt.Client | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._came = asyncio.Condition()
+
+    async def start(self) -> None:
+        self._up.clear()
+        self._task = asyncio.create_task(self._run())
+        async with asyncio.timeout(10):
+            await self._up.wait()
+
+    async def stop(self) -> None:
+        """As if killed: the last will says that it is gone."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
+                await self._task
+            self._task = None
+
+    async def send(self, body: wire.Body, consult: bytes = b"", seq: int = 0) -> wire.Message:
+        message = wire.Message(body, consult, seq=seq, sent_at_ms=time.time_ns() // 1_000_000)
+        await self.send_raw(body.CHANNEL, wire.encode(message))
+        return message
+
+    async def send_raw(self, channel: str, payload: bytes) -> None:
+        assert self._client is not None
+        await self._client.publish(f"tc1/{KIOSK}/d/{channel}", payload, qos=1)
+
+    async def until(
+        self,
+        kind: type[Body],
+        wanted: Callable[[Body], bool] = lambda body: True,
+        since: int = 0,
+        timeout_s: float = 15,
+    ) -> Body:
+        return (await self.until_message(kind, wanted, since, timeout_s)).body  # type: ignore[return-value]
+
+    async def until_message(
+        self, kind: type[Body], wanted: Callable[[Any], bool] = lambda body: True, since: int = 0, timeout_s: float = 15
+    ) -> wire.Message:
+        try:
+            async with asyncio.timeout(timeout_s), self._came:
+                while True:
+                    for message in self.got[since:]:
+                        if isinstance(message.body, kind) and wanted(message.body):
+                            return message
+                    await self._came.wait()
+        except TimeoutError:
+            got = [type(message.body).__name__ for message in self.got[since:]]
+            raise AssertionError(f"no {kind.__name__} as wanted in {timeout_s} s; got {got}") from None
+
+    def all(self, kind: type[Body]) -> list[Body]:
+        return [message.body for message in self.got if isinstance(message.body, kind)]
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._connection()
+            except aiomqtt.MqttError:
+                await asyncio.sleep(0.1)
+
+    async def _connection(self) -> None:
+        status = wire.hub_topic(HUB)
+        gone = wire.encode(wire.Message(wire.HubStatus(online=False)))
+        here = wire.encode(wire.Message(wire.HubStatus(online=True)))
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 0
+        async with aiomqtt.Client(
+            "127.0.0.1", self._port, identifier="hub-1", protocol=aiomqtt.ProtocolVersion.V5, properties=properties,
+            will=aiomqtt.Will(status, gone, qos=1, retain=True),
+        ) as client:  # fmt: skip
+            self._client = client
+            await client.subscribe("tc1/+/u/#", qos=1)
+            await client.publish(status, here, qos=1, retain=True)
+            self._up.set()
+            try:
+                async for came in client.messages:
+                    await self._take(wire.decode(bytes(came.payload)))
+            except asyncio.CancelledError:
+                # Not aiomqtt's orderly goodbye, which would keep the will back.
+                client._client._sock_close()  # type: ignore[attr-defined]
+                raise
+
+    async def _take(self, message: wire.Message) -> None:
+        body = message.body
+        if isinstance(body, wire.Status):
+            self.statuses.append(body)
+        async with self._came:
+            self.got.append(message)
+            self._came.notify_all()
+        if not self.takes:
+            return
+        if body.DURABLE:
+            await self.send(wire.Receipt((message.id,)), message.consult)
+        if isinstance(body, wire.Manifest):
+            self.files.setdefault(body.digest, bytearray(body.size))
+            self._ranges.setdefault(body.digest, ByteRanges())
+            await self._tell(message.consult, body.digest)
+        elif isinstance(body, wire.Chunk) and body.digest in self.files:
+            end = body.offset + len(body.data)
+            self.files[body.digest][body.offset : end] = body.data
+            self._ranges[body.digest].add(body.offset, end)
+            if self._ranges[body.digest].covers(0, len(self.files[body.digest])):
+                self.complete[body.digest] = bytes(self.files[body.digest])
+                await self._tell(message.consult, body.digest)
+
+    async def _tell(self, consult: bytes, digest: bytes) -> None:
+        ranges = self._ranges[digest]
+        await self.send(wire.Have(digest, ranges.as_tuple(), ranges.covers(0, len(self.files[digest]))), consult)
+
+
+class Kiosk:
+    def __init__(self, folder: Path, broker_port: int, **sections: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state_dir = folder / "state"
+        self.port = free_port()
+        settings: dict[str, dict[str, Any]] = {
+            "kiosk": {"id": KIOSK, "state_dir": str(self.state_dir), "languages": ["en"]},
+            "devices": {"board": "simulated"},
+            "broker": {"port": broker_port, "keepalive_s": 5},
+            "screen": {"port": self.port},
+            "call": {"hub_reply_timeout_s": 3.0, "reconnect_timeout_s": 5.0, "ended_screen_s": 1.0},
+        }
+        for name, values in sections.items():
+            settings.setdefault(name, {}).update(values)
+        self.toml = folder / "kiosk.toml"
+        self.toml.write_text(tomli_w.dumps(settings))
+        self.agent = Program(
+            "agent", [sys.executable, "-m", "tests.adapters.agent.agent_main", str(self.toml)], folder / "agent.log",
+            ENVIRONMENT,
+        )  # fmt: skip
+        self.screen = KioskPage(self.port)
+        self.board = BoardPanel(self.port)
+
+    async def start(self) -> None:
+        mark = len(self.agent.lines)
+        await self.agent.start()
+        await self.agent.until_line("media process ready", 30.0, since=mark)
+        if not self.screen.views:
+            await self.screen.open()
+            await self.board.open()
+        await self.screen.until(lambda view: view.screen != "", "anything")
+
+    @property
+    def media_pid(self) -> int:
+        return next(pid for pid in children(self.agent.pid) if any("media_peer" in part for part in command_line(pid)))
+
+    async def stop(self) -> None:
+        await self.screen.close()
+        await self.board.close()
+        await self.agent.stop()
+
+    async def online(self) -> None:
+        await self.screen.until(lambda view: view.online, "online", 20.0)

@@ -1,0 +1,376 @@
+"""The outbox in virtual time: priorities, order, pacing, gaps, poison; and random links that drop, double and swap."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge_agent.core import wire
+from edge_agent.core.outbox import FIRST_RESEND_S, REFUSALS, Freed, Limits, Outbox, SendChunk, SendMessage
+from edge_agent.core.ranges import ByteRanges
+
+A, B = b"a" * 16, b"b" * 16
+DIGEST = b"f" * 32
+
+
+def message(body: wire.Body, consult: bytes = A, seq: int = 1) -> wire.Message:
+    return wire.Message(body, consult, seq=seq)
+
+
+def note(consult: bytes = A, seq: int = 1) -> wire.Message:
+    return message(wire.CaseNote("patient", 0), consult, seq)
+
+
+def request(consult: bytes = A, seq: int = 1) -> wire.Message:
+    return message(wire.CallRequested(b"c" * 8, 0), consult, seq)
+
+
+def manifest(
+    size: int, digest: bytes = DIGEST, consult: bytes = A, seq: int = 1, role: wire.FileRole = "voice"
+) -> wire.Message:
+    return message(wire.Manifest(digest, role, "audio/ogg", size, 0, "patient"), consult, seq)
+
+
+def reached(*messages: wire.Message, limits: Limits = Limits()) -> Outbox:  # noqa: B008 -- immutable
+    outbox = Outbox(limits)
+    outbox.reached(0)
+    for each in messages:
+        outbox.add(each)
+    return outbox
+
+
+def drain(outbox: Outbox, now: float = 0) -> list[SendMessage | SendChunk]:
+    items = []
+    while item := outbox.next(now):
+        items.append(item)
+    return items
+
+
+def ids(*messages: wire.Message) -> list[SendMessage]:
+    return [SendMessage(each.id) for each in messages]
+
+
+def test_nothing_goes_while_the_hub_is_out_of_reach():
+    outbox = Outbox()
+    waiting = note()
+    outbox.add(waiting)
+    assert outbox.next(0) is None
+    assert outbox.next_deadline() is None
+    outbox.reached(5)
+    assert drain(outbox, 5) == ids(waiting)
+
+
+def test_within_a_consult_the_seq_decides():
+    opened, noted, called = message(wire.ConsultOpened(0, "patient"), seq=1), note(seq=2), request(seq=3)
+    assert drain(reached(opened, noted, called)) == ids(opened, noted, called)
+
+
+def test_a_consult_goes_with_the_most_urgent_that_waits_in_it():
+    first, second = note(A, 1), note(A, 2)
+    opened, called = message(wire.ConsultOpened(0, "patient"), B, 1), request(B, 2)
+    heard = message(wire.AdviceHeard(b"v" * 8, 0), b"c" * 16, 1)
+    assert drain(reached(first, second, heard, opened, called)) == ids(opened, called, heard, first, second)
+
+
+def test_a_receipt_frees_and_a_puback_does_not():
+    waiting = note()
+    outbox = reached(waiting)
+    (item,) = drain(outbox)
+    outbox.acknowledged(item, 0.1)
+    assert len(outbox) == 1
+    assert outbox.receipt((waiting.id, b"?" * 8)) == Freed((waiting.id,))
+    assert len(outbox) == 0
+    assert outbox.receipt((waiting.id,)) == Freed()
+
+
+def test_without_a_receipt_it_goes_again_ever_more_slowly():
+    waiting = note()
+    outbox = reached(waiting)
+    sent_at = []
+    now = 0.0
+    while len(sent_at) < 8:
+        for item in drain(outbox, now):
+            sent_at.append(now)
+            outbox.acknowledged(item, now)
+        now = outbox.next_deadline() or pytest.fail("it is forgotten")
+    gaps = [after - before for before, after in itertools.pairwise(sent_at)]
+    assert gaps == [10, 20, 40, 80, 160, 300, 300]
+
+
+def test_a_link_that_comes_back_sends_all_at_once():
+    waiting = [note(seq=seq) for seq in range(1, 4)]
+    outbox = reached(*waiting)
+    drain(outbox)
+    outbox.lost()
+    assert drain(outbox, 1) == []
+    outbox.reached(2)
+    assert drain(outbox, 2) == ids(*waiting)
+
+
+def test_messages_in_flight_are_bounded():
+    outbox = reached(*(note(seq=seq) for seq in range(1, 6)), limits=Limits(messages=2))
+    first = drain(outbox)
+    assert len(first) == 2
+    outbox.acknowledged(first[0], 0)
+    assert len(drain(outbox)) == 1
+
+
+def test_a_file_goes_by_the_gaps_that_the_far_end_tells():
+    told = manifest(100)
+    outbox = reached(told, limits=Limits(chunk_bytes=30, chunks=2))
+    assert drain(outbox) == ids(told)
+    outbox.acknowledged(SendMessage(told.id), 0)
+    assert outbox.receipt((told.id,)) == Freed()  # it asks for its `Have` until the file is there
+    outbox.have(A, DIGEST, ((0, 10), (50, 90)), False, 1)
+    assert drain(outbox, 1) == [SendChunk(A, DIGEST, 10, 30), SendChunk(A, DIGEST, 40, 10)]
+    outbox.acknowledged(SendChunk(A, DIGEST, 10, 30), 2)
+    assert drain(outbox, 2) == [SendChunk(A, DIGEST, 90, 10)]
+    outbox.acknowledged(SendChunk(A, DIGEST, 40, 10), 3)
+    outbox.acknowledged(SendChunk(A, DIGEST, 90, 10), 3)
+    assert drain(outbox, 3) == []
+    assert outbox.have(A, DIGEST, (), True, 4) == Freed((told.id,), ((A, DIGEST),))
+    assert len(outbox) == 0
+
+
+def test_a_manifest_asks_again_when_nobody_says_have():
+    told = manifest(10)
+    outbox = reached(told)
+    drain(outbox)
+    outbox.acknowledged(SendMessage(told.id), 0)
+    outbox.receipt((told.id,))
+    assert drain(outbox, FIRST_RESEND_S) == ids(told)
+    outbox.acknowledged(SendMessage(told.id), 10)
+    outbox.have(A, DIGEST, (), False, 11)
+    (chunk,) = drain(outbox, 11)
+    outbox.acknowledged(chunk, 12)
+    assert drain(outbox, 12) == []
+    assert drain(outbox, 12 + FIRST_RESEND_S) == ids(told)
+
+
+def test_chunks_in_flight_are_not_sent_twice_when_have_comes_meanwhile():
+    told = manifest(60)
+    outbox = reached(told, limits=Limits(chunk_bytes=20, chunks=2))
+    drain(outbox)
+    outbox.have(A, DIGEST, (), False, 1)
+    assert len(drain(outbox, 1)) == 2
+    outbox.have(A, DIGEST, (), False, 1.5)
+    outbox.acknowledged(SendChunk(A, DIGEST, 0, 20), 2)
+    assert drain(outbox, 2) == [SendChunk(A, DIGEST, 40, 20)]
+
+
+def test_small_messages_pass_files_and_voice_passes_photos():
+    photo, voice = manifest(100, b"p" * 32, seq=1, role="photo"), manifest(100, b"v" * 32, seq=2, role="voice")
+    outbox = reached(photo, voice, limits=Limits(chunk_bytes=50, chunks=1))
+    drain(outbox)
+    outbox.have(A, b"p" * 32, (), False, 1)
+    outbox.have(A, b"v" * 32, (), False, 1)
+    (chunk,) = drain(outbox, 1)
+    assert chunk == SendChunk(A, b"v" * 32, 0, 50)
+    late = request(B)
+    outbox.add(late)
+    assert drain(outbox, 2) == ids(late)
+
+
+def test_the_same_picture_in_two_consults_is_told_and_freed_for_each():
+    first, second = manifest(10, consult=A), manifest(10, consult=B)
+    outbox = reached(first, second)
+    drain(outbox)
+    assert outbox.have(A, DIGEST, (), True, 1).files == ((A, DIGEST),)
+    assert outbox.waits_in(B)
+    assert not outbox.waits_in(A)
+    assert outbox.have(B, DIGEST, (), True, 1).messages == (second.id,)
+
+
+def test_poison_is_set_aside_and_the_rest_goes_on():
+    poison, after = note(seq=1), note(seq=2)
+    outbox = reached(poison, after)
+    now = 0.0
+    for _ in range(REFUSALS):
+        assert SendMessage(poison.id) in drain(outbox, now)
+        outbox.refused(SendMessage(poison.id), now)
+        now += 300
+    assert outbox.set_aside == [poison.id]
+    outbox.receipt((after.id,))
+    assert len(outbox) == 0
+
+
+def test_a_file_that_cannot_be_read_is_set_aside():
+    told = manifest(10)
+    outbox = reached(told)
+    now = 0.0
+    for _ in range(REFUSALS):
+        drain(outbox, now)
+        outbox.acknowledged(SendMessage(told.id), now)
+        outbox.have(A, DIGEST, (), False, now)
+        (chunk,) = drain(outbox, now)
+        outbox.refused(chunk, now)
+        now += 300
+    assert outbox.set_aside == [told.id]
+    assert len(outbox) == 0
+
+
+def test_a_failed_send_is_nobodys_fault():
+    told = manifest(10)
+    outbox = reached(told)
+    for now in range(0, 100 * REFUSALS, 100):
+        for item in drain(outbox, now):
+            outbox.failed(item, now)
+        outbox.have(A, DIGEST, (), False, now)
+        for item in drain(outbox, now):
+            outbox.failed(item, now)
+    assert outbox.set_aside == []
+    assert len(outbox) == 1
+
+
+class Delivering(RuleBasedStateMachine):
+    """A hub behind a link that drops, doubles and swaps, and a kiosk that crashes: everything gets there, and nothing
+    is let go that is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.store: dict[bytes, wire.Message] = {}  # the kiosk's disk
+        self.outbox = Outbox(Limits(chunk_bytes=7, chunks=2, messages=3))
+        self.to_hub: list[SendMessage | SendChunk] = []
+        self.to_kiosk: list[tuple[bytes, wire.Body]] = []
+        self.hub_messages: set[bytes] = set()
+        self.hub_files: dict[tuple[bytes, bytes], ByteRanges] = {}
+        self.sizes: dict[tuple[bytes, bytes], int] = {}
+        self.seq = {A: 0, B: 0}
+        self.up = False
+
+    def _save(self, consult: bytes, body: wire.Body) -> None:
+        self.seq[consult] += 1
+        saved = message(body, consult, self.seq[consult])
+        self.store[saved.id] = saved
+        self.outbox.add(saved)
+
+    @rule(consult=st.sampled_from([A, B]), urgent=st.booleans())
+    def a_note_is_saved(self, consult: bytes, urgent: bool) -> None:
+        self._save(consult, wire.CallRequested(b"c" * 8, 0) if urgent else wire.CaseNote("patient", 0))
+
+    @rule(consult=st.sampled_from([A, B]), size=st.integers(1, 40), role=st.sampled_from(["voice", "photo"]))
+    def a_file_is_saved(self, consult: bytes, size: int, role: wire.FileRole) -> None:
+        digest = random.Random(len(self.store) * 1000 + size).randbytes(32)
+        self.sizes[consult, digest] = size
+        self._save(consult, wire.Manifest(digest, role, "audio/ogg", size, 0, "patient"))
+
+    @rule()
+    def the_link_comes(self) -> None:
+        self.up = True
+        self.outbox.reached(self.now)
+
+    @rule()
+    def the_link_goes(self) -> None:
+        self.up = False
+        self.outbox.lost()
+        for item in self.to_hub:
+            self.outbox.failed(item, self.now)
+        self.to_hub.clear()
+        self.to_kiosk.clear()
+
+    @precondition(lambda self: self.up)
+    @rule(count=st.integers(1, 8), acknowledged=st.booleans())
+    def something_goes_out(self, count: int, acknowledged: bool) -> None:
+        for _ in range(count):
+            item = self.outbox.next(self.now)
+            if item is None:
+                break
+            self.to_hub.append(item)
+            if acknowledged:
+                self.outbox.acknowledged(item, self.now)
+
+    @precondition(lambda self: self.to_hub)
+    @rule(which=st.integers(0, 100), fate=st.sampled_from(["arrives", "arrives", "twice", "dropped"]))
+    def the_link_carries(self, which: int, fate: str) -> None:
+        item = self.to_hub.pop(which % len(self.to_hub))
+        self.outbox.acknowledged(item, self.now)
+        for _ in range({"arrives": 1, "twice": 2, "dropped": 0}[fate]):
+            self._arrives(item)
+
+    def _arrives(self, item: SendMessage | SendChunk) -> None:
+        if isinstance(item, SendMessage):
+            came = self.store.get(item.id)
+            if came is None:
+                return  # freed meanwhile; an older copy on the way
+            self.hub_messages.add(item.id)
+            self.to_kiosk.append((came.consult, wire.Receipt((item.id,))))
+            if isinstance(came.body, wire.Manifest):
+                held = self.hub_files.setdefault((came.consult, came.body.digest), ByteRanges())
+                self._tell((came.consult, came.body.digest), held)
+        elif (item.consult, item.digest) in self.hub_files:
+            held = self.hub_files[item.consult, item.digest]
+            assert item.offset + item.length <= self.sizes[item.consult, item.digest]
+            held.add(item.offset, item.offset + item.length)
+            if held.covers(0, self.sizes[item.consult, item.digest]):
+                self._tell((item.consult, item.digest), held)
+
+    def _tell(self, key: tuple[bytes, bytes], held: ByteRanges) -> None:
+        complete = held.covers(0, self.sizes[key])
+        self.to_kiosk.append((key[0], wire.Have(key[1], held.as_tuple(), complete)))
+
+    @precondition(lambda self: self.to_kiosk)
+    @rule(which=st.integers(0, 100), fate=st.sampled_from(["arrives", "arrives", "twice", "dropped"]))
+    def the_hub_answers(self, which: int, fate: str) -> None:
+        consult, body = self.to_kiosk.pop(which % len(self.to_kiosk))
+        for _ in range({"arrives": 1, "twice": 2, "dropped": 0}[fate]):
+            if isinstance(body, wire.Receipt):
+                freed = self.outbox.receipt(body.ids)
+            else:
+                assert isinstance(body, wire.Have)
+                freed = self.outbox.have(consult, body.digest, body.ranges, body.complete, self.now)
+            for id in freed.messages:
+                assert id in self.hub_messages
+                del self.store[id]
+            for key in freed.files:
+                assert self.hub_files[key].covers(0, self.sizes[key])
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def the_kiosk_crashes(self) -> None:
+        self.up = False
+        self.to_hub.clear()
+        self.to_kiosk.clear()
+        self.outbox = Outbox(self.outbox.limits)
+        for saved in self.store.values():
+            self.outbox.add(saved)
+
+    @invariant()
+    def bounds_are_kept(self) -> None:
+        assert self.outbox.chunks_in_flight <= 2
+        assert self.outbox.messages_in_flight <= 3
+        assert len(self.outbox) == len(self.store)
+
+    @invariant()
+    def something_is_due_while_anything_waits(self) -> None:
+        if self.up and self.store and not self.outbox.messages_in_flight and not self.outbox.chunks_in_flight:
+            ready = self.outbox.next_deadline() is not None
+            assert ready or any(file.to_send for file in self.outbox._files.values())
+
+    def teardown(self) -> None:
+        """Over a good link everything gets there."""
+        self.the_link_comes()
+        for _ in range(400):
+            while item := self.outbox.next(self.now):
+                self.outbox.acknowledged(item, self.now)
+                self._arrives(item)
+            while self.to_kiosk:
+                self.the_hub_answers(0, "arrives")
+            if not self.store:
+                break
+            self.now = max(self.now, self.outbox.next_deadline() or self.now)
+        assert not self.store
+        assert all(held.covers(0, self.sizes[key]) for key, held in self.hub_files.items())
+        assert self.hub_files.keys() == self.sizes.keys()
+
+
+TestDelivering = Delivering.TestCase
+TestDelivering.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
