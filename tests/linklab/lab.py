@@ -141,8 +141,10 @@ class LinkLab:
             fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
             if end.pid:
                 _quiet(["ip", "link", "set", name, "netns", str(end.pid)])
+            # IPv6 would send a few packets of its own (router solicitations, multicast reports) over a thin link.
+            _quiet(end.command(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{name}/disable_ipv6"]))
             _quiet(end.command(["ip", "address", "add", end.address, "peer", peer, "dev", name]))
-            _quiet(end.command(["ip", "link", "set", name, "mtu", str(MTU_BYTES), "addrgenmode", "none", "up"]))
+            _quiet(end.command(["ip", "link", "set", name, "mtu", str(MTU_BYTES), "up"]))
         except OSError as error:
             raise LabUnavailable(f"no TUN device can be made: {error}") from None
         if end.pid:
