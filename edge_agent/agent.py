@@ -445,6 +445,9 @@ class Agent:
     def hush(self) -> None:
         self.sounds.hush()
 
+    def media_is_up(self) -> bool:
+        return self.media.up
+
     def send_media(self, frame: ipc.ToMedia) -> bool:
         return self.media.send(frame)
 

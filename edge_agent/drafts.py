@@ -34,6 +34,7 @@ from edge_agent.store import (
 
 log = logging.getLogger(__name__)
 
+MEDIA_TIMEOUT_S = 15.0  # it may just be starting
 PHOTO_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0  # from the stop of a recording, or its greatest length, to its file
 
@@ -44,6 +45,8 @@ class DraftOwner(Protocol):
     def mono(self) -> float: ...
 
     def wall_ms(self) -> int: ...
+
+    def media_is_up(self) -> bool: ...
 
     def send_media(self, frame: ipc.ToMedia) -> bool: ...
 
@@ -68,7 +71,7 @@ class _Capture:
     flow: core.DraftFlow
     kind: Literal["voice", "photo"]
     path: Path
-    started: bool = False  # a recording waits for the end of its tone
+    started: bool = False  # it waits for the media process, a recording for the end of its tone too
     timeout: asyncio.TimerHandle | None = None
 
 
@@ -153,7 +156,10 @@ class Drafts:
 
     def devices(self, missing: tuple[str, ...]) -> None:
         self._has_microphone, self._has_camera = "microphone" not in missing, "camera" not in missing
-        for flow in self._flows.values():
+        for capture in self._captures.values():
+            if not capture.started:
+                self._start(capture)
+        for flow in list(self._flows.values()):
             effects = flow.devices(self._has_microphone, self._has_camera, self._owner.mono())
             clips = self._carry_out(flow, effects, [])
             if flow is self._shown:
@@ -172,7 +178,8 @@ class Drafts:
 
     def media_died(self) -> None:
         for capture in list(self._captures.values()):
-            self._fail(capture, "the media process died")
+            if capture.started:
+                self._fail(capture, "the media process died")
 
     # within
 
@@ -251,20 +258,30 @@ class Drafts:
     # capturing
 
     def _start_recording(self, flow: core.DraftFlow) -> None:
-        capture = self._begin(flow, "voice", ".ogg")
-        if capture is None:
-            return
         self.level, self.elapsed_ms = 0.0, 0
+        self._begin(flow, "voice", ".ogg")
 
-        def after_tone(_: bool) -> None:
-            if self._captures.get(capture.id) is not capture or capture.started:
-                return
+    def _start(self, capture: _Capture) -> None:
+        """Now, or when the media process is up."""
+        if not self._owner.media_is_up():
+            self._expire(capture, MEDIA_TIMEOUT_S)
+        elif capture.kind == "photo":
             capture.started = True
-            self._expire(capture, self._max_voice_s + WRITE_TIMEOUT_S)
-            if not self._owner.send_media(ipc.StartRecording(capture.id, str(capture.path), self._max_voice_s)):
-                self._fail(capture, "no media process")
+            self._expire(capture, PHOTO_TIMEOUT_S)
+            self._owner.send_media(ipc.TakePhoto(capture.id, str(capture.path)))
+        else:
+            self._owner.play([Tone(TONE_RECORD)], lambda _: self._record(capture))
 
-        self._owner.play([Tone(TONE_RECORD)], after_tone)
+    def _record(self, capture: _Capture) -> None:
+        """After its tone."""
+        if self._captures.get(capture.id) is not capture or capture.started:
+            return
+        if not self._owner.media_is_up():
+            self._fail(capture, "the media process died")
+            return
+        capture.started = True
+        self._expire(capture, self._max_voice_s + WRITE_TIMEOUT_S)
+        self._owner.send_media(ipc.StartRecording(capture.id, str(capture.path), self._max_voice_s))
 
     def _stop_recording(self, flow: core.DraftFlow) -> None:
         for capture in list(self._captures.values()):
@@ -275,13 +292,9 @@ class Drafts:
                     self._fail(capture, "stopped before it began")
 
     def _take_photo(self, flow: core.DraftFlow) -> None:
-        capture = self._begin(flow, "photo", ".jpg")
-        if capture is not None:
-            self._expire(capture, PHOTO_TIMEOUT_S)
-            if not self._owner.send_media(ipc.TakePhoto(capture.id, str(capture.path))):
-                self._fail(capture, "no media process")
+        self._begin(flow, "photo", ".jpg")
 
-    def _begin(self, flow: core.DraftFlow, kind: Literal["voice", "photo"], suffix: str) -> _Capture | None:
+    def _begin(self, flow: core.DraftFlow, kind: Literal["voice", "photo"], suffix: str) -> None:
         id = f"{kind}-{next(self._count)}"
         try:
             path = self._store.store.new_capture(suffix)
@@ -290,9 +303,9 @@ class Drafts:
                 self._owner.store_failed(error)
             log.warning("capture failed id=%s reason=%s", id, error)
             asyncio.get_running_loop().call_soon(self._failed, flow)
-            return None
+            return
         capture = self._captures[id] = _Capture(id, flow, kind, path)
-        return capture
+        self._start(capture)
 
     def _expire(self, capture: _Capture, seconds: float) -> None:
         if capture.timeout is not None:
