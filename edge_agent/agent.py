@@ -396,6 +396,9 @@ class Agent:
         self.condition("disk_full", isinstance(error, StoreFull))
         self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
 
+    def store_fails(self) -> bool:
+        return self._journal.fails
+
     def store_failed(self, error: StoreError) -> None:
         self._store_trouble(error)
 

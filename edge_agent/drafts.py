@@ -62,6 +62,8 @@ class DraftOwner(Protocol):
 
     def store_failed(self, error: StoreError) -> None: ...
 
+    def store_fails(self) -> bool: ...
+
     def draft_changed(self) -> None: ...
 
 
@@ -83,6 +85,7 @@ class Drafts:
         self._idle_s, self._max_voice_s = idle_s, max_voice_s
         self._flows: dict[bytes, core.DraftFlow] = {}
         self._kept: dict[tuple[bytes, str], FileKept] = {}  # by consult and id, while a draft may name them
+        self._on_disk: dict[bytes, core.Draft] = {}
         self._shown: core.DraftFlow | None = None
         self._captures: dict[str, _Capture] = {}
         self._keeping: set[asyncio.Task[None]] = set()
@@ -93,6 +96,11 @@ class Drafts:
     @property
     def shown(self) -> core.DraftFlow | None:
         return self._shown
+
+    def seen(self, flow: core.DraftFlow) -> core.Draft:
+        """What the screen shows of it: what is on the disk, so that nobody sees a tap that a power cut takes back.
+        While the disk fails, which the screen says too, the message goes on all the same."""
+        return flow.draft if self._owner.store_fails() else self._on_disk.get(flow.draft.consult, flow.draft)
 
     def is_open(self, consult: bytes) -> bool:
         return consult in self._flows
@@ -107,6 +115,7 @@ class Drafts:
                 log.error("draft unreadable consult=%s reason=%s", consult.hex(), error)
                 continue
             self._flows[consult] = self._flow(draft)
+            self._on_disk[consult] = draft
 
     def show(self, consult: bytes, by: str) -> list[Clip]:
         """Brings this consult's draft to the screen, a new one where there is none. Gives what is said."""
@@ -219,12 +228,18 @@ class Drafts:
             self._owner.case_saved(consult, changes)
             self._owner.commit(changes, lambda: self._finished(flow, bool(finished)))
         elif changes:
-            self._owner.commit(changes, lambda: None)
+            kept = flow.draft
+            self._owner.commit(changes, lambda: self._kept_on_disk(kept))
         if flow is self._shown:
             self._owner.send_media(ipc.ShowOwnPicture(flow.draft.step is core.Step.PHOTO and not flow.finished))
         if effects:
             self._owner.draft_changed()
         return clips
+
+    def _kept_on_disk(self, draft: core.Draft) -> None:
+        if draft.consult in self._flows:
+            self._on_disk[draft.consult] = draft
+        self._owner.draft_changed()
 
     def _finished(self, flow: core.DraftFlow, saved: bool) -> None:
         consult = flow.draft.consult
@@ -232,6 +247,7 @@ class Drafts:
             del self._flows[consult]
         if self._shown is flow:
             self._shown = None
+        self._on_disk.pop(consult, None)
         self._kept = {key: file for key, file in self._kept.items() if key[0] != consult}
         log.info("draft %s consult=%s", "saved" if saved else "dropped", consult.hex())
         self._owner.draft_finished(consult, saved)
