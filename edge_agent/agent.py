@@ -396,6 +396,9 @@ class Agent:
         self.condition("disk_full", isinstance(error, StoreFull))
         self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
 
+    def store_fails(self) -> bool:
+        return self._journal.fails
+
     def store_failed(self, error: StoreError) -> None:
         self._store_trouble(error)
 
@@ -444,6 +447,9 @@ class Agent:
 
     def hush(self) -> None:
         self.sounds.hush()
+
+    def media_is_up(self) -> bool:
+        return self.media.up
 
     def send_media(self, frame: ipc.ToMedia) -> bool:
         return self.media.send(frame)

@@ -83,7 +83,7 @@ def test_a_receipt_frees_and_a_puback_does_not():
     (item,) = drain(outbox)
     outbox.acknowledged(item, 0.1)
     assert len(outbox) == 1
-    assert outbox.receipt((waiting.id, b"?" * 8)) == Freed((waiting.id,))
+    assert outbox.receipt((waiting.id, b"?" * 8, waiting.id)) == Freed((waiting.id,))
     assert len(outbox) == 0
     assert outbox.receipt((waiting.id,)) == Freed()
 
