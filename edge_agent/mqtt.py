@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import random
 import socket
 import ssl
@@ -37,7 +38,10 @@ REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
-_TAKEN_OVER = 0x8E
+# Some brokers say that another took the session over, others (mosquitto 2.0) just close. A broker that restarts, or a
+# link that breaks, fails to connect in between; a twin never does.
+SUSPICIOUS_LIVES = 4
+_TAKEN_OVER, _CLOSED = 0x8E, 0x80
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
@@ -85,7 +89,8 @@ class HubLink:
         self._ended: asyncio.Future[int] | None = None
         self._trouble = ""
         self._lost_logged = False
-        self._takeovers = 0
+        self._came_up_at = 0.0
+        self._short_lives = 0  # connections that the broker closed soon, without one failing in between
 
     @property
     def up(self) -> bool:
@@ -121,6 +126,7 @@ class HubLink:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
+        self._came_up_at = 0.0
         try:
             self._client = await self._loop.run_in_executor(None, self._connect)
         except ssl.SSLCertVerificationError as error:
@@ -132,6 +138,7 @@ class HubLink:
             self._refused("certificate_wrong", f"no TLS with {self._broker.host}: {error.reason or error}")
             return _jitter(REFUSED_PAUSE_S)
         except (OSError, ValueError) as error:
+            self._short_lives = 0
             self._lost(f"{self._broker.host}:{self._broker.port}: {error}")
             return _pause(failures)
         try:
@@ -139,13 +146,13 @@ class HubLink:
         finally:
             self._down()
             await self._close()
-        if code == _TAKEN_OVER:
-            self._takeovers += 1
-            if self._takeovers >= 2:
+        if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
+            self._short_lives += 1
+            if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
                 self._refused(
                     "identity_in_use", f"another machine connects as {self.kiosk}: each kiosk needs its own id"
                 )
-            return _jitter(min(REFUSED_PAUSE_S, 2.0 * 2**self._takeovers))
+                return _jitter(min(REFUSED_PAUSE_S, 2.0**self._short_lives))
         if code in _REFUSED:
             self._refused(
                 "broker_refused",
@@ -234,16 +241,17 @@ class HubLink:
         self._client = client
         self._up = True
         self._lost_logged = False
+        assert self._loop is not None  # noqa: S101
+        self._came_up_at = self._loop.time()
         if self._trouble != "identity_in_use":
             self._set_trouble("")
         log.info("broker connected host=%s port=%d kiosk=%s", self._broker.host, self._broker.port, self.kiosk)
-        assert self._loop is not None  # noqa: S101
         self._loop.call_later(STEADY_S, self._steady, client)
         self._listener.link_up()
 
     def _steady(self, client: paho.Client) -> None:
         if client is self._client:
-            self._takeovers = 0
+            self._short_lives = 0
             self._set_trouble("")
 
     def _took(self, client: paho.Client, topic: str, payload: bytes) -> None:
@@ -267,6 +275,11 @@ class HubLink:
                 future.set_exception(NotConnected("the connection was lost"))
         if was_up:
             self._listener.link_down()
+
+    def _lived_s(self) -> float:
+        """How long this connection was up; for ever where it never was."""
+        assert self._loop is not None  # noqa: S101
+        return self._loop.time() - self._came_up_at if self._came_up_at else math.inf
 
     def _lost(self, why: str) -> None:
         if not self._lost_logged:
@@ -309,6 +322,8 @@ def _jitter(seconds: float) -> float:
 
 
 def _reason(code: int) -> str:
+    if code == _CLOSED:
+        return "the connection was closed"
     for packet in (PacketTypes.CONNACK, PacketTypes.DISCONNECT, PacketTypes.SUBACK):
         try:
             return str(ReasonCode(packet, identifier=code))

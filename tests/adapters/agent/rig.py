@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import shutil
 import sys
 import time
@@ -36,7 +37,10 @@ class Broker:
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
-            "\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)))) + "\n"
+            "\n".join(
+                (f"listener {self.port} 127.0.0.1", f"user {getpass.getuser()}", *(lines or ("allow_anonymous true",)))
+            )
+            + "\n"
         )
         self.program = Program("mosquitto", [MOSQUITTO, "-c", str(self._config)], folder / "mosquitto.log")
 
