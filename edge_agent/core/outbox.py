@@ -227,7 +227,8 @@ class Outbox:
 
     def receipt(self, ids: tuple[bytes, ...]) -> Freed:
         """A manifest stays: it asks for its `Have` until the file is there."""
-        freed = [id for id in ids if id in self._messages and self._messages[id].file is None]
+        # A message that was sent twice may be confirmed twice in one breath.
+        freed = [id for id in dict.fromkeys(ids) if id in self._messages and self._messages[id].file is None]
         for id in freed:
             del self._messages[id]
         return Freed(tuple(freed))
