@@ -67,6 +67,7 @@ FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
+_NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -295,6 +296,8 @@ class Agent:
                     clips += self.drafts.show(consult, by)
                 case events.PressDraft():
                     clips += self.drafts.tell(ButtonPressed())
+        if self.hub.link is not None:
+            self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)

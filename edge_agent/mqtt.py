@@ -8,6 +8,7 @@ logged once, and so is the return.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import math
@@ -34,6 +35,8 @@ CONNECT_TIMEOUT_S = 10.0
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
+URGENT_PAUSE_S = 2.0  # while a call cannot go on without us
+DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
@@ -89,6 +92,7 @@ class HubLink:
         self._ended: asyncio.Future[int] | None = None
         self._trouble = ""
         self._lost_logged = False
+        self._urgent = asyncio.Event()
         self._came_up_at = 0.0
         self._short_lives = 0  # connections that the broker closed soon, without one failing in between
 
@@ -104,9 +108,16 @@ class HubLink:
                 began = self._loop.time()
                 pause = await self._one_connection(failures)
                 failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
-                await asyncio.sleep(pause)
+                await self._wait(pause)
         finally:
             await self._close()
+
+    def hurry(self, urgent: bool) -> None:
+        """A call waits for the connection: no pause between two attempts is long, the one under way included."""
+        if urgent:
+            self._urgent.set()
+        else:
+            self._urgent.clear()
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """QoS 1; returns with the broker's PUBACK. Raises NotConnected or PublishRefused."""
@@ -121,6 +132,13 @@ class HubLink:
         await acknowledged
 
     # one connection
+
+    async def _wait(self, pause: float) -> None:
+        short = min(pause, URGENT_PAUSE_S)
+        await asyncio.sleep(short)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause - short):
+                await self._urgent.wait()
 
     async def _one_connection(self, failures: int) -> float:
         """Connects, and returns when the connection has ended: the pause before the next."""
@@ -176,7 +194,7 @@ class HubLink:
         if broker.ca_file:
             client.tls_set_context(ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser())))
         client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = _tune
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -306,9 +324,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _no_delay(client: paho.Client, _: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket):  # signalling is small packets: Nagle would hold them back for a round trip
+def _tune(client: paho.Client, _: Any, sock: Any) -> None:
+    if isinstance(sock, socket.socket):
+        # Signalling is small packets: Nagle would hold them back for a round trip.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(DEAD_AFTER_S * 1000))
 
 
 def _pause(failures: int) -> float:
