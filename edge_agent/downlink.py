@@ -14,7 +14,7 @@ from typing import Protocol
 from edge_agent.core import wire
 from edge_agent.core.ranges import ByteRanges
 from edge_agent.records import Records
-from edge_agent.store import Change, ReplyFile, StoreError, StoreThread
+from edge_agent.store import AdviceCame, Change, ProgressCame, ReplyFile, StoreError, StoreThread
 
 log = logging.getLogger(__name__)
 
@@ -51,30 +51,33 @@ class Downlink:
                 self._chunks.put_nowait((consult, body))
             return
         changes = self._records.ensure(consult, wall_ms, "")
-        came: bytes = b""
         match body:
             case wire.Advice():
-                if body.advice not in self._records.advice:
-                    came = body.advice
-                    changes.append(self._records.take_advice(consult, body))
+                changes.append(AdviceCame(consult, body))
             case wire.Progress():
-                changes.append(self._records.progress(consult, body.step, body.at_ms))
+                changes.append(ProgressCame(consult, body.step, body.at_ms))
+            case wire.Manifest() if body.size > MAX_REPLY_BYTES:
+                log.warning("reply not taken bytes=%d consult=%s: too large", body.size, consult.hex())
+            case wire.Manifest() if (consult, body.digest) not in self._records.replies:
+                changes.append(ReplyFile(consult, body.digest, body.mime, body.size))
+        self._owner.commit(changes, lambda: self._took(message))
+
+    def _took(self, message: wire.Message) -> None:
+        """It is on the disk: now it may be shown, and the hub may let go of it."""
+        consult, body = message.consult, message.body
+        self._owner.publish(consult, wire.Receipt((message.id,)))
+        match body:
+            case wire.Advice() if body.advice not in self._records.advice:
+                self._records.take_advice(consult, body)
+                log.info("advice came consult=%s advice=%s", consult.hex(), body.advice.hex())
+                self._owner.advice_came(body.advice)
+            case wire.Progress():
+                self._records.progress(consult, body.step, body.at_ms)
             case wire.Manifest() if body.size <= MAX_REPLY_BYTES:
                 if (consult, body.digest) not in self._records.replies:
-                    changes.append(self._records.reply(ReplyFile(consult, body.digest, body.mime, body.size)))
-            case _:
-                log.warning("message not taken kind=%d consult=%s", body.KIND, consult.hex())
-
-        def committed() -> None:
-            self._owner.publish(consult, wire.Receipt((message.id,)))
-            if isinstance(body, wire.Manifest):
+                    self._records.reply(ReplyFile(consult, body.digest, body.mime, body.size))
                 self._tell(consult, body.digest)
-            if came:
-                log.info("advice came consult=%s advice=%s", consult.hex(), came.hex())
-                self._owner.advice_came(came)
-            self._owner.records_changed()
-
-        self._owner.commit(changes, committed)
+        self._owner.records_changed()
 
     def reached(self) -> None:
         """The hub is back: it is told what is still missing."""
