@@ -123,13 +123,13 @@ class Doctor:
         )
 
     async def rang_at(self) -> float:
-        await self.page.wait_for_function("window.__rangAt > 0", timeout=10_000)
+        await self.page.wait_for_function("() => window.__rangAt > 0", timeout=10_000)
         at: float = await self.page.evaluate("window.__rangAt")
         return at / 1000
 
     async def first_sound(self, timeout_s: float = 10.0) -> float:
         """When the far track of this call was first more than silence."""
-        await self.page.wait_for_function("__proof.sounds.at(-1)?.heardAt > 0", timeout=timeout_s * 1000)
+        await self.page.wait_for_function("() => __proof.sounds.at(-1)?.heardAt > 0", timeout=timeout_s * 1000)
         return (await self.sound()).heard_at
 
     async def first_sighting(self, since: float, timeout_s: float = 10.0) -> float:

@@ -167,7 +167,6 @@ async def test_a_second_kiosk_with_the_same_identity_is_told_on_both(kit, kiosk,
         ("[kiosk]\nlangauge = 'en'\n", "langauge"),
         ("[screen]\nport = 'many'\n", "port"),
         ("[screen]\nhost = '0.0.0.0'\n", "host"),
-        ("[broker]\nhost = '192.0.2.7'\nport = 1883\n", "broker"),
     ],
 )
 async def test_a_wrong_kiosk_configuration_is_one_line(tmp_path, text, says):
