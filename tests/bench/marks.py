@@ -3,8 +3,8 @@
 Pure. Times are seconds of one clock that both ends share, so that a lag is what a person would wait. Everything is
 judged by the time at which it was *said* or *shown to the camera*, between `begin` and `end`.
 
-- **PESQ** (P.862, mapped by P.862.1, narrow band): the mean over windows of 8 s, each against what was played at its own
-  delay; a window in which nothing is recognisable counts 1.0.
+- **PESQ** (P.862, mapped by P.862.1, narrow band): the mean over windows of 8 s, each against what was played at its
+  own delay; a window in which nothing is recognisable counts 1.0.
 - **Heard**: the share of the windows of 1 s with speech in them whose normalised correlation with what was played is at
   least 0.3 at some lag. The lag is the mouth-to-ear delay of that second.
 """

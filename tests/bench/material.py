@@ -1,7 +1,7 @@
 """What is said and shown in a measured call: known speech, and a film whose pictures carry their numbers.
 
-By default both are made on the spot. A folder of recordings (`--corpus`: `speech/*.wav`, `video/*`) gives real speech, and
-a real film behind the numbers.
+By default both are made on the spot. A folder of recordings (`--corpus`: `speech/*.wav`, `video/*`) gives real speech,
+and a real film behind the numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from hardware.numbered import draw_number
 from hardware.wav import decode_wav
@@ -29,7 +28,7 @@ _LEAST_S = 12.0  # a loop must be longer than any lag that is looked for
 
 _PATIENT_GOES_ON = (
     "en-gb-scotland",
-    "She was here in March as well, with the same cough. Your colleague gave us syrup and it went away after nine days. "
+    "She was here in March as well, with the same cough. Your colleague gave us syrup and it went away in a week. "
     "This morning she vomited twice. Her little brother is healthy, and nobody else in our house is ill.",
 )
 _DOCTOR_GOES_ON = (

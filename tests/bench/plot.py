@@ -34,8 +34,8 @@ class Panel(NamedTuple):
 PANELS = (
     Panel("PESQ", 1.0, 4.5, (1, 2, 3, 4), lambda way: way.pesq, min),
     Panel("heard, %", 0.0, 100.0, (0, 50, 90, 100), lambda way: way.heard * 100, min),
-    Panel("mouth-to-ear p95, ms", 100.0, 6000.0, (100, 200, 500, 1000, 2000, 5000), lambda way: way.delay_p95_ms, max, True),
-)  # fmt: skip
+    Panel("p95, ms", 100.0, 6000.0, (100, 200, 500, 1000, 2000, 5000), lambda way: way.delay_p95_ms, max, True),
+)
 
 
 def draw(found: Sequence[Summary]) -> str:
@@ -45,14 +45,14 @@ def draw(found: Sequence[Summary]) -> str:
     step = (WIDTH - LEFT - RIGHT) / max(1, len(rows))
     height = TOP + len(PANELS) * (PANEL + GAP) + 24
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
     ]
     for index, peer in enumerate(peers):
         x = LEFT + 110 * index
-        parts.append(
-            f'<circle cx="{x}" cy="20" r="5" fill="{COLOURS[peer]}"/><text x="{x + 10}" y="24">{escape(peer)}</text>'
-        )
+        parts.append(f'<circle cx="{x}" cy="20" r="5" fill="{COLOURS[peer]}"/>')
+        parts.append(f'<text x="{x + 10}" y="24">{escape(peer)}</text>')
     for number, panel in enumerate(PANELS):
         top = TOP + number * (PANEL + GAP)
         parts.append(f'<text x="8" y="{top + 12}" font-weight="bold">{escape(panel.title)}</text>')

@@ -25,8 +25,8 @@ Table = list[list[str]]
 
 VOICE = ["link each way", "peer", "PESQ ↑ / ↓", "heard ↑ / ↓", "mouth-to-ear p50 ↑ / ↓", "p95 ↑ / ↓", "concealed ↑ / ↓",
          "queue p95 ↑ / ↓", "kbit/s ↑ / ↓", "CPU", "PSS", "runs", "load"]  # fmt: skip
-PICTURES = ["link each way", "peer", "pictures/s ↑ / ↓", "latency p50 ↑ / ↓", "p95 ↑ / ↓", "frozen ↑ / ↓", "freezes ↑ / ↓",
-            "SSIM ↑ / ↓", "size ↑ / ↓"]  # fmt: skip
+PICTURES = ["link each way", "peer", "pictures/s ↑ / ↓", "latency p50 ↑ / ↓", "p95 ↑ / ↓", "frozen ↑ / ↓",
+            "freezes ↑ / ↓", "SSIM ↑ / ↓", "size ↑ / ↓"]  # fmt: skip
 
 
 def voice_table(found: Sequence[Summary]) -> Table:
@@ -142,7 +142,7 @@ def _markdown(results: Sequence[Result], found: Sequence[Summary], preliminary: 
     loads = [each.load for each in found]
     peers = "\n".join(f"- `{peer}`: {PEERS_IN_WORDS[peer]}" for peer in PEERS)
     notice = (
-        "**Preliminary**: few or short runs on a machine that others used too; the column *load* says how busy it was.\n\n"
+        "**Preliminary**: few or short runs, on a machine that others used too; *load* says how busy it was.\n\n"
         if preliminary
         else ""
     )
@@ -151,8 +151,8 @@ def _markdown(results: Sequence[Result], found: Sequence[Summary], preliminary: 
 
 {notice}![PESQ, heard and mouth-to-ear delay of each peer on each link]({PLOT})
 
-Each call runs through an emulated link (`tests/linklab`): rate, drop-tail queue, then loss, then delay, the same in both
-directions. The far end is always a real Chromium, without echo cancellation, noise suppression and gain control. ↑ is
+Each call runs through an emulated link (`tests/linklab`): in each direction a drop-tail queue, the rate, loss, and
+delay. The far end is always a real Chromium, without echo cancellation, noise suppression and gain control. ↑ is
 kiosk → doctor, ↓ doctor → kiosk; the first 5 s of a call do not count; figures are medians of the runs.
 
 {peers}
@@ -161,23 +161,24 @@ kiosk → doctor, ↓ doctor → kiosk; the first 5 s of a call do not count; fi
 
 *PESQ*: P.862.1, narrow band, the mean of windows of 8 s. *Heard*: the share of the seconds with speech that can be
 recognised in what was played. *Mouth-to-ear*: of those seconds, from the microphone to the loudspeaker; the kiosk's
-loudspeaker counts with its own 40 ms of queue, the browser's without. *CPU*: of one processor, of the process at the kiosk.
-*kbit/s* is what arrived, headers included.
+loudspeaker counts with its own 40 ms of queue, the browser's without. *CPU*: of one processor, of the process at the
+kiosk. *kbit/s* is what arrived, headers included.
 
 {_markdown_table(PICTURES, picture_table(found))}
 
 *Latency* is from the camera to the screen, by the number that each picture carries; *frozen* the share of the time in
 freezes of more than a second; *SSIM* against the very picture that was taken, at 640×480.
 
-Against what is promised, and against the best of the others in the same table (worse by more than PESQ {PESQ_MARGIN}, heard
-1 point, delay {DELAY_MARGIN_MS} ms or {DELAY_MARGIN * 100:.0f} %):
+Against what is promised, and against the best of the others in the same table (worse by more than PESQ
+{PESQ_MARGIN}, heard 1 point, delay {DELAY_MARGIN_MS} ms or {DELAY_MARGIN * 100:.0f} %):
 
 {chr(10).join(f"- {line}" for line in verdicts(found))}
 
 Repeat it: `scripts/bench-call` (all rows and peers, three runs of 60 s each; it goes on where it was stopped), or
 `scripts/bench-call --rows 64,32 --peers kit,tuned --runs 1 --seconds 30`. Measured on {machine()}, {os.cpu_count()}
-processors, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()}, aiortc {version("aiortc")}, PyAV
-{version("av")}, {browser}; calls of {" and ".join(f"{length:g}" for length in lengths)} s; said and shown:
+processors, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()},
+aiortc {version("aiortc")}, PyAV {version("av")}, {browser};
+calls of {" and ".join(f"{length:g}" for length in lengths)} s; said and shown:
 {", ".join(sorted({result.material for result in results}))}; load {min(loads):.1f} to {max(loads):.1f}."""
 
 

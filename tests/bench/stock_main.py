@@ -1,4 +1,4 @@
-"""A call as aiortc makes it by itself: its own RTCPeerConnection at its defaults, sound and pictures straight in and out.
+"""A call as aiortc makes it by itself: its own RTCPeerConnection at its defaults, sound and pictures in and out.
 
     python -m tests.bench.stock_main WAV FILM FOLDER
 
