@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -61,6 +60,7 @@ class Capture(Generic[Item]):
         self._present = present
         self._users: list[Callable[[Item], None]] = []
         self._wake = threading.Condition()
+        self._try_again = False  # somebody new wants it: no waiting
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -72,6 +72,7 @@ class Capture(Generic[Item]):
     def add(self, user: Callable[[Item], None]) -> None:
         with self._wake:
             self._users = [*self._users, user]
+            self._try_again = self._present
             self._wake.notify_all()
 
     def remove(self, user: Callable[[Item], None]) -> None:
@@ -102,9 +103,10 @@ class Capture(Generic[Item]):
                 if self.state.error is None:
                     self._wake.wait_for(lambda: self._users or self._closed)
                 else:
-                    again = time.monotonic() + RETRY_S if self._present else None
-                    while not self._closed and (again is None or time.monotonic() < again):
-                        self._wake.wait(None if again is None else again - time.monotonic())
+                    self._wake.wait_for(
+                        lambda: self._closed or self._try_again, timeout=RETRY_S if self._present else None
+                    )
+                self._try_again = False
 
     def _read(self, device: Readable[Item]) -> None:
         """Until nobody uses it; the first time, and after a failure, a first item shows that it works."""

@@ -7,11 +7,11 @@ to decide.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from aiortc import (
     RTCBundlePolicy,
@@ -237,10 +237,14 @@ class Leg:
             )
         )
 
-    def _start(self, work: object) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
-            with contextlib.suppress(ConnectionError):
-                await work  # type: ignore[misc]
+            try:
+                await work
+            except ConnectionError:
+                pass  # the leg is closing
+            except Exception:
+                log.exception("failed call=%s leg=%d", self.call.hex(), self.number)
 
         task = asyncio.create_task(run())
         self._tasks.add(task)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 PHOTO_CHOICE = 3  # the sharpest of so many
 PHOTO_SETTLE_S = 0.4  # a camera just opened still finds its exposure
-PHOTO_TIMEOUT_S = 8.0
+PHOTO_TIMEOUT_S = 5.0
 PHOTO_QUALITY = 88
 PREVIEW_WIDTH, PREVIEW_EVERY_S, PREVIEW_QUALITY = 320, 1 / 8, 70
 FAR_EVERY_S, FAR_QUALITY = 1 / 15, 75

@@ -185,7 +185,8 @@ class Stutter:
 
     @property
     def too_busy(self) -> bool:
-        return self._longest_s > self.MOST_S
+        others = os.getloadavg()[0] > (os.cpu_count() or 1)  # jitter buffers remember the last minute too
+        return others or self._longest_s > self.MOST_S
 
     def _watch(self) -> None:
         while not self._over.is_set():

@@ -135,7 +135,8 @@ class Kiosk:
     async def until_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Idle, online, and its media process up."""
         await self.screen.until(lambda view: view.screen == "idle" and view.online, "idle and online", timeout_s)
-        await until(lambda: self.media_pid, timeout_s, "the media process is up")
+        pid = await until(lambda: self.media_pid, timeout_s, "the media process is up")
+        await self.agent.until_line(rf"media process ready pid={pid}\b", timeout_s)
 
     # --- before the screen
 

@@ -115,8 +115,15 @@ class KioskPage(_Client):
                     since = len(self.views)
                     await self._changed.wait()
         except TimeoutError:
-            shown = self.views[-1].value if self.views else None
-            raise AssertionError(f"the kiosk's screen did not show {what} in {timeout_s} s; it shows {shown}") from None
+            raise AssertionError(f"the kiosk's screen did not show {what} in {timeout_s} s: {self._brief()}") from None
+
+    def _brief(self) -> str:
+        """The last view without its words, for people who read failures."""
+        if not self.views:
+            return "it shows nothing"
+        view = self.views[-1].value
+        shown = {name: getattr(view, name) for name in view.__struct_fields__ if name not in ("words", "complaints")}
+        return f"it shows { ({name: value for name, value in shown.items() if value}) }"
 
     async def until_sees(self, since: float, timeout_s: float = 10.0) -> Sighting:
         """The first numbered far picture that arrived after `since` (Unix seconds)."""
@@ -179,9 +186,9 @@ class BoardPanel(_Client):
 
     async def press(self, hold_s: float = 0.1) -> float:
         at = await self.down()
-        await asyncio.sleep(hold_s)  # a finger's time on the button
+        await asyncio.sleep(hold_s)  # a finger's time on the button,
         await self.up()
-        await asyncio.sleep(0.06)  # and off it: a contact that closes again sooner has bounced
+        await asyncio.sleep(0.1)  # and off it: what is shorter is bounce
         return at
 
     async def until_light(self, *lights: str, timeout_s: float = 10.0, since: int | None = None) -> Change[Lamp]:

@@ -72,11 +72,12 @@ async def test_advice_given_while_the_kiosk_is_off_waits_for_it(kit, kiosk, avai
     consult = await leave_case(kit, kiosk)
     await kiosk.agent.kill()
     advice = await available.advise(consult, "Come to the hospital with the morning bus.")
-    await kiosk.agent.start()
+    await kiosk.restart()
     await kiosk.board.until_light("waiting", timeout_s=20.0)
     await kiosk.screen.until(lambda view: any(each.id == advice for each in view.advice), "the advice")
     delivered = await available.case(consult, lambda case: case.advice[-1].delivered_at > 0)
     assert delivered.advice[-1].heard_at == 0
+    await kiosk.until_ready()
     await hear(kiosk, advice)
     heard = await available.case(consult, lambda case: case.advice[-1].heard_at > 0, 20.0)
     assert heard.card.state == "heard"

@@ -38,7 +38,7 @@ class Demo:
         """Seconds until it was ready."""
         since, began = len(self.program.lines), time.monotonic()
         await self.program.start()
-        await self.program.until_line("Ctrl-C", READY_S, since)
+        await self.program.until_line("╰", READY_S, since)
         return time.monotonic() - began
 
     def find(self, pattern: str) -> str:

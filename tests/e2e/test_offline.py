@@ -34,23 +34,14 @@ async def test_a_message_left_while_the_hub_is_dead_arrives_when_it_is_back(kit,
     assert [case.consult for case in new] == [consult]
     assert new[0].urgency == "urgent"
     assert len(new[0].complaints) == 2
+    await kiosk.until_step(consult, "received")  # nobody has opened it yet
     case = await available.case(consult)
     assert {card.digest for card in case.files} == digests
     for card in case.files:
         assert card.complete
         assert hashlib.sha256(await available.file(card.digest)).hexdigest() == card.digest
-    await kiosk.until_step(consult, "received")
-    await kiosk.until_all_sent()
-
-
-async def test_the_seen_step_reaches_the_kiosk(kit, kiosk, available):
-    await kit.hub.kill()
-    await kiosk.screen.until(lambda view: not view.online, "offline")
-    await kiosk.board.press()
-    consult = await kiosk.leave_message(voice_s=1.0)
-    await kit.start_hub()
-    await available.case(consult, lambda case: case.card.complete, 20.0)
     await kiosk.until_step(consult, "seen")
+    await kiosk.until_all_sent()
 
 
 async def test_with_the_broker_dead_it_is_the_same(kit, kiosk, available):

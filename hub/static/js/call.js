@@ -139,18 +139,23 @@ export class CallMedia {
   takeKioskState({ call, leg, state }) {
     if (call !== this.call || leg < this.kioskState.leg) return;
     this.kioskState = { leg, state };
+    this.#judge();
     this.onChange();
+  }
+
+  /** Of this leg, "" where it has said nothing. */
+  #kioskSays(leg) {
+    return leg && this.kioskState.leg === leg.number ? this.kioskState.state : "";
   }
 
   /** @returns {MediaStatus} */
   status() {
     const now = performance.now();
     const { tracks, problems, starting } = this.devices;
-    const deaf = this.active !== null && this.kioskState.leg === this.active.number && this.kioskState.state !== "connected";
     return {
       path: !this.everConnected ? "connecting" : this.lostAt ? "lost" : "up",
       lostSince: this.lostAt ? Date.now() - (now - this.lostAt) : 0,
-      deaf: deaf && !this.lostAt,
+      deaf: this.#kioskSays(this.active) === "stalled" && !this.lostAt,
       noPicture: this.talking && this.active !== null && now - this.active.lastPictureAt > SILENT_AFTER_MS,
       soundBlocked: this.soundBlocked,
       muted: this.muted,
@@ -222,6 +227,7 @@ export class CallMedia {
   #devicesChanged() {
     if (!this.call) return;
     for (const leg of this.legs) leg.setTracks(this.devices.tracks);
+    this.#unblockSound(); // to a page that uses the microphone a browser gives sound untouched
     if (this.ownVideo.srcObject !== this.devices.preview) this.ownVideo.srcObject = this.devices.preview;
     this.#applyHold();
     this.onChange();
@@ -244,7 +250,8 @@ export class CallMedia {
     const leg = this.active;
     const now = performance.now();
     const silent = leg !== null && this.talking && now - leg.lastPacketAt > SILENT_AFTER_MS;
-    if (leg && leg.state !== "failed" && !silent) this.lostAt = 0;
+    const over = leg?.state === "failed" || this.#kioskSays(leg) === "lost"; // the kiosk's word comes before the silence
+    if (leg && !over && !silent) this.lostAt = 0;
     else this.lostAt ||= leg && silent ? leg.lastPacketAt : now;
   }
 

@@ -142,13 +142,13 @@ function liveControls(call, status, actions, media) {
 /** After the end, above the case. @param {import("./state.js").State} state @param {any} actions */
 export function endedBar(state, actions) {
   const { call } = state;
-  const length = call.answeredAt ? ` after ${duration(call.endedAt - call.answeredAt)}` : "";
+  const length = call.answeredAt ? `, it lasted ${duration(call.endedAt - call.answeredAt)}` : "";
   const outcome = call.outcome && call.outcome !== "answered" ? `: ${outcomeLabel(call.outcome)}` : "";
   return h(
     "p",
     { class: "notice ended-bar", key: "ended", "data-test": "ended", "data-outcome": call.outcome ?? "" },
     icon("hangUp"),
-    h("span", {}, `The call with ${call.site} is over${length}${outcome}.`),
+    h("span", {}, `The call with ${call.site} is over${outcome}${length}.`),
     h("button", { class: "plain", type: "button", onclick: actions.putCallAway, "data-test": "ended-done" }, "Done"),
   );
 }

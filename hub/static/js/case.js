@@ -187,9 +187,10 @@ function history(shown, now) {
 
 function callText(call) {
   const from = call.by_doctor ? `${call.doctor} rang the kiosk` : call.emergency ? "Emergency call" : "The patient called";
-  const by = !call.by_doctor && call.doctor ? `, ${call.doctor}` : "";
+  const outcome = call.outcome ? outcomeLabel(call.outcome) : "under way";
+  const by = !call.by_doctor && call.doctor ? (call.outcome === "answered" ? ` by ${call.doctor}` : `, ${call.doctor}`) : "";
   const length = call.answered_at && call.ended_at ? `, ${duration(call.ended_at - call.answered_at)}` : "";
-  return `${from}${by}: ${call.outcome ? outcomeLabel(call.outcome) : "under way"}${length}`;
+  return `${from}: ${outcome}${by}${length}`;
 }
 
 /** One photo large, over everything. @param {import("./state.js").State} state @param {any} actions */

@@ -8,10 +8,11 @@ import { inCall } from "./state.js";
 /** @param {import("./state.js").State} state @param {any} actions @param {number} now the hub's clock */
 export function waitingRoom(state, actions, now) {
   const cards = state.queue.filter((card) => card.call !== state.call?.call || state.call.phase === "ended");
+  const waiting = cards.filter((card) => !card.claimed_by).length;
   return h(
     "section",
     { class: "room", key: "room", "aria-label": "Waiting room" },
-    h("h2", {}, "Waiting room", cards.length > 0 && h("span", { class: "tally" }, cards.length)),
+    h("h2", {}, "Waiting room", waiting > 0 && h("span", { class: "tally" }, waiting)),
     cards.length
       ? h("ol", { class: "cards" }, cards.map((card) => ringCard(card, state, actions, now)))
       : h("p", { class: "empty" }, state.available ? "Nobody is waiting. You will hear it when somebody calls." : "Nobody is waiting."),

@@ -321,7 +321,7 @@ async def _kiosk_page(request: Request) -> Response:
 
 
 async def _kiosk_script(request: Request) -> Response:
-    return FileResponse(Path(__file__).with_name("console_standin_kiosk.js"))
+    return FileResponse(Path(__file__).with_name("standin_kiosk.js"))
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""A poor link between two network namespaces, in user space: `path` decides, `lab` carries packets."""
