@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from typing import Literal, Protocol
+
+import msgspec
 
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
@@ -47,10 +50,11 @@ class HubSide:
         self.presence: Presence = OFFLINE
         self.clock_trusted = False
         self.malformed_messages = 0
-        self._hubs: set[str] = set()
+        self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
         self._reachable = False
         self._unknown_kinds: set[tuple[int, int]] = set()
         self._status: wire.Status | None = None  # as it was published last
+        self._session = b""
         self._passing: set[asyncio.Task[None]] = set()
         self.link: HubLink | None = None
         self.renewal: Renewal | None = None
@@ -77,7 +81,8 @@ class HubSide:
         """Retained; once for each change."""
         if self.link is not None and self.link.up and status != self._status:
             self._status = status
-            self._send(self.link, wire.Message(status, sent_at_ms=max(0, wall_ms())), retain=True)
+            told = msgspec.structs.replace(status, session=self._session)
+            self._send(self.link, wire.Message(told, sent_at_ms=max(0, wall_ms())), retain=True)
 
     async def say_goodbye(self, status: wire.Status) -> None:
         """The last will is for deaths; an orderly end says it itself."""
@@ -105,7 +110,7 @@ class HubSide:
     # LinkListener
 
     def link_up(self) -> None:
-        self._status = None
+        self._status, self._session = None, secrets.token_bytes(8)
         self._owner.changed()
 
     def link_down(self) -> None:
@@ -123,7 +128,7 @@ class HubSide:
     def link_message(self, topic: str, payload: bytes) -> None:
         hub = topic.removeprefix(wire.hub_topic(""))
         if hub != topic and not payload:
-            self._hubs.discard(hub)  # its retained status was cleared
+            self._hubs.pop(hub, None)  # its retained status was cleared
             self._hubs_changed()
             return
         try:
@@ -144,12 +149,15 @@ class HubSide:
     def _hub_said(self, hub: str, body: wire.Body) -> None:
         if not isinstance(body, wire.HubStatus):
             return
-        if body.online and hub in self._hubs:
+        session = self._hubs.get(hub)
+        if not body.online:
+            self._hubs.pop(hub, None)
+        else:
+            self._hubs[hub] = body.session
+        self._hubs_changed()
+        if body.online and session is not None and session != body.session:
             log.info("hub came anew process=%s", hub)
             self._owner.hub_reached()
-            return
-        (self._hubs.add if body.online else self._hubs.discard)(hub)
-        self._hubs_changed()
 
     def _hubs_changed(self) -> None:
         reachable = bool(self._hubs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import socket
 import ssl
@@ -33,12 +34,17 @@ CONNECT_TIMEOUT_S = 10.0
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
+URGENT_PAUSE_S = 2.0  # while a call cannot go on without us
+DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
-_TAKEN_OVER = 0x8E
+# Some brokers say that another took the session over, others (mosquitto 2.0) just close. A broker that restarts, or a
+# link that breaks, fails to connect in between; a twin never does.
+SUSPICIOUS_LIVES = 4
+_TAKEN_OVER, _CLOSED = 0x8E, 0x80
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
@@ -71,7 +77,7 @@ class HubLink:
         self.kiosk = identity.kiosk
         self._settings, self._listener, self._last_will = settings.broker, listener, last_will
         self._take_up(identity)
-        self._anew = asyncio.Event()
+        self._call_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: paho.Client | None = None
         self._up = False
@@ -79,7 +85,9 @@ class HubLink:
         self._ended: asyncio.Future[int] | None = None
         self._trouble = ""
         self._lost_logged = False
-        self._takeovers = 0
+        self._urgent = asyncio.Event()
+        self._came_up_at = 0.0
+        self._short_lives = 0  # connections that the broker closed soon, without one failing in between
 
     @property
     def up(self) -> bool:
@@ -88,7 +96,7 @@ class HubLink:
     def renewed(self, identity: Identity) -> None:
         """For the next connection; the one that stands may go on."""
         self._take_up(identity)
-        self._anew.set()
+        self._urgent.set()
 
     def _take_up(self, identity: Identity) -> None:
         host, port = identity.broker
@@ -103,12 +111,17 @@ class HubLink:
                 began = self._loop.time()
                 pause = await self._one_connection(failures)
                 failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._anew.wait()
-                self._anew.clear()
+                await self._wait(pause)
         finally:
             await self._close()
+
+    def hurry(self, urgent: bool) -> None:
+        """A call waits for the connection: no pause between two attempts is long, the one under way included."""
+        self._call_waits = urgent
+        if urgent:
+            self._urgent.set()
+        else:
+            self._urgent.clear()
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """QoS 1; returns with the broker's PUBACK. Raises NotConnected or PublishRefused."""
@@ -124,11 +137,20 @@ class HubLink:
 
     # one connection
 
+    async def _wait(self, pause: float) -> None:
+        short = min(pause, URGENT_PAUSE_S)
+        await asyncio.sleep(short)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause - short):
+                await self._urgent.wait()
+        if not self._call_waits:
+            self._urgent.clear()
+
     async def _one_connection(self, failures: int) -> float:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
-        self._tls.careful = failures > 0
+        self._came_up_at = 0.0
         try:
             self._client = await self._loop.run_in_executor(None, self._connect)
         except ssl.SSLCertVerificationError as error:
@@ -147,6 +169,8 @@ class HubLink:
             self._listener.link_refused()
             return _jitter(CERTIFICATE_PAUSE_S)
         except (OSError, ValueError) as error:
+            self._short_lives = 0
+            self._tls.careful = isinstance(error, ConnectionError)
             self._lost(f"{self._host}:{self._port}: {error}")
             return _pause(failures)
         try:
@@ -154,13 +178,14 @@ class HubLink:
         finally:
             self._down()
             await self._close()
-        if code == _TAKEN_OVER:
-            self._takeovers += 1
-            if self._takeovers >= 2:
+        self._tls.careful = not self._came_up_at
+        if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
+            self._short_lives += 1
+            if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
                 self._refused(
                     "identity_in_use", f"another machine connects as {self.kiosk}: each kiosk needs its own id"
                 )
-            return _jitter(min(REFUSED_PAUSE_S, 2.0 * 2**self._takeovers))
+                return _jitter(min(REFUSED_PAUSE_S, 2.0**self._short_lives))
         if code in _REFUSED:
             self._refused(
                 "broker_refused",
@@ -179,7 +204,7 @@ class HubLink:
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
         client.tls_set_context(self._tls)
         client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = _tune
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -247,16 +272,17 @@ class HubLink:
         self._tls.keep_session(client.socket())
         self._up = True
         self._lost_logged = False
+        assert self._loop is not None  # noqa: S101
+        self._came_up_at = self._loop.time()
         if self._trouble != "identity_in_use":
             self._set_trouble("")
         log.info("broker connected host=%s port=%d kiosk=%s", self._host, self._port, self.kiosk)
-        assert self._loop is not None  # noqa: S101
         self._loop.call_later(STEADY_S, self._steady, client)
         self._listener.link_up()
 
     def _steady(self, client: paho.Client) -> None:
         if client is self._client:
-            self._takeovers = 0
+            self._short_lives = 0
             self._set_trouble("")
 
     def _took(self, client: paho.Client, topic: str, payload: bytes) -> None:
@@ -281,6 +307,11 @@ class HubLink:
         if was_up:
             self._listener.link_down()
 
+    def _lived_s(self) -> float:
+        """How long this connection was up; for ever where it never was."""
+        assert self._loop is not None  # noqa: S101
+        return self._loop.time() - self._came_up_at if self._came_up_at else math.inf
+
     def _lost(self, why: str) -> None:
         if not self._lost_logged:
             self._lost_logged = True
@@ -297,9 +328,11 @@ class HubLink:
             self._listener.link_trouble(code)
 
 
-def _no_delay(client: paho.Client, _: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket):  # signalling is small packets: Nagle would hold them back for a round trip
+def _tune(client: paho.Client, _: Any, sock: Any) -> None:
+    if isinstance(sock, socket.socket):
+        # Signalling is small packets: Nagle would hold them back for a round trip.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(DEAD_AFTER_S * 1000))
 
 
 def _pause(failures: int) -> float:
@@ -313,6 +346,8 @@ def _jitter(seconds: float) -> float:
 
 
 def _reason(code: int) -> str:
+    if code == _CLOSED:
+        return "the connection was closed"
     for packet in (PacketTypes.CONNACK, PacketTypes.DISCONNECT, PacketTypes.SUBACK):
         try:
             return str(ReasonCode(packet, identifier=code))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
-import pwd
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -119,7 +117,7 @@ def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
     if arguments.list:
         _invitations(settings)
     elif arguments.revoke:
-        gone = _do(settings, enrol.withdraw, arguments.revoke, app.now_ms())
+        gone = _do(settings, enrol.withdraw, arguments.revoke, app.now_ms(), audit.command())
         print(f"Invitation {gone.token_hash[: enrol.SHOWN_CHARACTERS]} for {gone.site} is withdrawn.")
     else:
         _new_invitations(arguments, settings)
@@ -129,7 +127,8 @@ def _new_invitations(arguments: argparse.Namespace, settings: HubSettings) -> No
     database = _open(settings)
     try:
         enrolment = Enrolment(settings, database, app.open_authority(settings), app.now_ms)
-        codes = [enrolment.invite(arguments.site or "", arguments.for_kiosk or "") for _ in range(arguments.count)]
+        site, kiosk = arguments.site or "", arguments.for_kiosk or ""
+        codes = [enrolment.invite(site, kiosk, by=audit.command()) for _ in range(arguments.count)]
     finally:
         database.close()
     host = _host_for_kiosks(settings)
@@ -187,14 +186,13 @@ def _state(session: Session, kiosk: Kiosk, waiting: Approval | None) -> str:
 
 
 def _kiosks_approve(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    by = pwd.getpwuid(os.getuid()).pw_name
-    given = _do(settings, enrol.approve, arguments.kiosk, by, app.now_ms(), arguments.key)
+    given = _do(settings, enrol.approve, arguments.kiosk, app.now_ms(), audit.command(), arguments.key)
     what = "renews its certificate" if given.why == enrol.EXPIRED else "goes over to the new hardware"
     print(f"{arguments.kiosk} {what} when it asks the next time, within a few minutes.")
 
 
 def _kiosks_revoke(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    count = _do(settings, enrol.revoke, arguments.kiosk, app.now_ms())
+    count = _do(settings, enrol.revoke, arguments.kiosk, app.now_ms(), audit.command())
     print(f"{arguments.kiosk} is revoked ({count} certificates); the hub cuts it off in a few seconds.")
     print(f"To let new hardware be {arguments.kiosk}: teleconsult hub invite --for {arguments.kiosk}")
 
@@ -227,6 +225,7 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
     authority = app.open_authority(settings)
     if not arguments.finish:
         ca = authority.rotate()
+        _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotated", f"ca:{ca.number}")
         print(
             f"CA {ca.number} signs kiosks from now on. Each gets to know it within a week, when it next asks the hub."
         )
@@ -239,6 +238,7 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
             "wait until they have been online, or add --force"
         )
     ca = authority.finish_rotation(app.names_of(settings))
+    _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{ca.number}")
     print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 

@@ -136,7 +136,7 @@ class Hub:
         new, database = NewIdentity(self.settings.data_dir.parent / kiosk), self.database()
         try:
             enrolment = enrol.Enrolment(self.settings, database, app.open_authority(self.settings), app.now_ms)
-            code = parse_code(enrolment.invite(f"Clinic {kiosk}"))
+            code = parse_code(enrolment.invite(f"Clinic {kiosk}", by="command:0"))
             reply = asyncio.run(enrolment.join(JoinRequest(code.token.hex(), new.request, kiosk)))
         finally:
             database.close()
