@@ -24,6 +24,7 @@ from hub.broker import tls_context
 from hub.config import HubSettings
 from hub.intake import Arrival
 from hub.outgoing import NOTICE_TOPIC, Notice, decode_notice
+from hub.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ class Link:
     def __init__(
         self,
         settings: HubSettings,
+        sealing: Sealing,
         arrived: Callable[[Arrival], None],
         noticed: Callable[[Notice], Awaitable[None]],
         up: Callable[[], Awaitable[None]],
     ) -> None:
-        self._settings, self._arrived, self._noticed, self._up = settings, arrived, noticed, up
+        self._settings, self._sealing, self._arrived, self._noticed, self._up = settings, sealing, arrived, noticed, up
         self._client: aiomqtt.Client | None = None
         self._status_topic = wire.hub_topic(settings.broker.process)
 
@@ -149,9 +151,7 @@ class Link:
 
     def _status(self, online: bool) -> bytes:
         now_ms = int(time.time() * 1000)
-        return wire.encode(
-            wire.Message(wire.HubStatus(online, _software(), now_ms if online else 0), sent_at_ms=now_ms)
-        )
+        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0))
 
 
 def _software() -> str:
