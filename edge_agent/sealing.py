@@ -19,7 +19,6 @@ from edge_agent.core import trust, wire
 
 log = logging.getLogger(__name__)
 
-VALUE = "seal"  # its key in the store
 REFUSALS_TO_SHOW = 3  # of what nobody but a stranger would say; fewer are an accident
 
 FileKeys = Callable[[bytes], tuple[bytes, bytes] | None]
@@ -28,7 +27,7 @@ FileKeys = Callable[[bytes], tuple[bytes, bytes] | None]
 class _Saved(msgspec.Struct, array_like=True):
     counter: int = 0
     hub: bytes = b""
-    heard: dict[str, int] = {}  # noqa: RUF012 -- msgspec copies it; the highest counter of each hub process
+    heard: dict[str, int] = {}
 
 
 class Sealing:

@@ -1,9 +1,9 @@
 """What kiosks send, into the database: each message once, committed before anybody is told.
 
 Messages that queue up share a transaction, and so an fsync. A durable message is known by `(kiosk, message id)`, so
-one that comes twice, late or out of order changes nothing and is confirmed again. What its kiosk did not sign is counted,
-what is malformed too, what is unknown logged once; none of it stops anything. A full disk stops everything that can't be kept: nothing is
-acknowledged to the broker until there is room again.
+one that comes twice, late or out of order changes nothing and is confirmed again. What its kiosk did not sign is
+counted, and so is what is malformed; what is unknown is logged once; none of it stops anything. A full disk stops
+everything that can't be kept: nothing is acknowledged to the broker until there is room again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hub.config import StoreSection
 from hub.database import Database, explain, is_full
 from hub.files import FileStore, ranges_of
 from hub.outgoing import Outgoing
-from hub.records import CaseFile, Consult, Content, Kiosk, Uplink
+from hub.records import CaseFile, Consult, Content, Uplink
 from hub.sealing import ChunkTooEarly, KnownStatus, Sealing
 
 log = logging.getLogger(__name__)

@@ -191,7 +191,7 @@ class Uplink(Record):
     kiosk_sent_at: Mapped[int]
     arrived_at: Mapped[int]
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    # the order in which things happened there, whatever its wall clock said: the machine's start, and its monotonic clock
+    # in what order things happened there, whatever its wall clock said: the machine's start and its monotonic clock
     kiosk_boot: Mapped[str] = mapped_column(String(8), default="")
     kiosk_mono_ms: Mapped[int] = mapped_column(default=0)
     clock_trusted: Mapped[bool] = mapped_column(default=False)
