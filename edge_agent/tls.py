@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import ssl
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -68,6 +69,10 @@ class _Socket(ssl.SSLSocket):
             self.settimeout(timeout)
 
 
+def _system_ms() -> int | None:
+    return time.time_ns() // 1_000_000
+
+
 class BrokerTls(ssl.SSLContext):
     """Made by `of`. One for as long as the identity is the same: a session belongs to its context."""
 
@@ -78,7 +83,7 @@ class BrokerTls(ssl.SSLContext):
     _dates_ms: Callable[[], int | None]
 
     @classmethod
-    def of(cls, identity: Identity, dates_ms: Callable[[], int | None]) -> BrokerTls:
+    def of(cls, identity: Identity, dates_ms: Callable[[], int | None] = _system_ms) -> BrokerTls:
         """`dates_ms` gives the time by which certificates are judged, None for not by time."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.verify_flags |= _NO_CHECK_TIME
