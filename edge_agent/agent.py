@@ -69,6 +69,7 @@ FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
+_NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -304,6 +305,8 @@ class Agent:
                     clips += self.drafts.show(consult, by)
                 case events.PressDraft():
                     clips += self.drafts.tell(ButtonPressed())
+        if self.hub.link is not None:
+            self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)
@@ -405,6 +408,9 @@ class Agent:
         self.condition("disk_full", isinstance(error, StoreFull))
         self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
 
+    def store_fails(self) -> bool:
+        return self._journal.fails
+
     def store_failed(self, error: StoreError) -> None:
         self._store_trouble(error)
 
@@ -493,6 +499,9 @@ class Agent:
 
     def hush(self) -> None:
         self.sounds.hush()
+
+    def media_is_up(self) -> bool:
+        return self.media.up
 
     def send_media(self, frame: ipc.ToMedia) -> bool:
         return self.media.send(frame)

@@ -34,6 +34,7 @@ from edge_agent.store import (
 
 log = logging.getLogger(__name__)
 
+MEDIA_TIMEOUT_S = 15.0  # it may just be starting
 PHOTO_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0  # from the stop of a recording, or its greatest length, to its file
 
@@ -44,6 +45,8 @@ class DraftOwner(Protocol):
     def mono(self) -> float: ...
 
     def wall_ms(self) -> int: ...
+
+    def media_is_up(self) -> bool: ...
 
     def send_media(self, frame: ipc.ToMedia) -> bool: ...
 
@@ -59,6 +62,8 @@ class DraftOwner(Protocol):
 
     def store_failed(self, error: StoreError) -> None: ...
 
+    def store_fails(self) -> bool: ...
+
     def draft_changed(self) -> None: ...
 
 
@@ -68,7 +73,7 @@ class _Capture:
     flow: core.DraftFlow
     kind: Literal["voice", "photo"]
     path: Path
-    started: bool = False  # a recording waits for the end of its tone
+    started: bool = False  # it waits for the media process, a recording for the end of its tone too
     timeout: asyncio.TimerHandle | None = None
 
 
@@ -80,6 +85,7 @@ class Drafts:
         self._idle_s, self._max_voice_s = idle_s, max_voice_s
         self._flows: dict[bytes, core.DraftFlow] = {}
         self._kept: dict[tuple[bytes, str], FileKept] = {}  # by consult and id, while a draft may name them
+        self._on_disk: dict[bytes, core.Draft] = {}
         self._shown: core.DraftFlow | None = None
         self._captures: dict[str, _Capture] = {}
         self._keeping: set[asyncio.Task[None]] = set()
@@ -90,6 +96,11 @@ class Drafts:
     @property
     def shown(self) -> core.DraftFlow | None:
         return self._shown
+
+    def seen(self, flow: core.DraftFlow) -> core.Draft:
+        """What the screen shows of it: what is on the disk, so that nobody sees a tap that a power cut takes back.
+        While the disk fails, which the screen says too, the message goes on all the same."""
+        return flow.draft if self._owner.store_fails() else self._on_disk.get(flow.draft.consult, flow.draft)
 
     def is_open(self, consult: bytes) -> bool:
         return consult in self._flows
@@ -104,6 +115,7 @@ class Drafts:
                 log.error("draft unreadable consult=%s reason=%s", consult.hex(), error)
                 continue
             self._flows[consult] = self._flow(draft)
+            self._on_disk[consult] = draft
 
     def show(self, consult: bytes, by: str) -> list[Clip]:
         """Brings this consult's draft to the screen, a new one where there is none. Gives what is said."""
@@ -153,7 +165,10 @@ class Drafts:
 
     def devices(self, missing: tuple[str, ...]) -> None:
         self._has_microphone, self._has_camera = "microphone" not in missing, "camera" not in missing
-        for flow in self._flows.values():
+        for capture in self._captures.values():
+            if not capture.started:
+                self._start(capture)
+        for flow in list(self._flows.values()):
             effects = flow.devices(self._has_microphone, self._has_camera, self._owner.mono())
             clips = self._carry_out(flow, effects, [])
             if flow is self._shown:
@@ -172,7 +187,8 @@ class Drafts:
 
     def media_died(self) -> None:
         for capture in list(self._captures.values()):
-            self._fail(capture, "the media process died")
+            if capture.started:
+                self._fail(capture, "the media process died")
 
     # within
 
@@ -212,12 +228,18 @@ class Drafts:
             self._owner.case_saved(consult, changes)
             self._owner.commit(changes, lambda: self._finished(flow, bool(finished)))
         elif changes:
-            self._owner.commit(changes, lambda: None)
+            kept = flow.draft
+            self._owner.commit(changes, lambda: self._kept_on_disk(kept))
         if flow is self._shown:
             self._owner.send_media(ipc.ShowOwnPicture(flow.draft.step is core.Step.PHOTO and not flow.finished))
         if effects:
             self._owner.draft_changed()
         return clips
+
+    def _kept_on_disk(self, draft: core.Draft) -> None:
+        if draft.consult in self._flows:
+            self._on_disk[draft.consult] = draft
+        self._owner.draft_changed()
 
     def _finished(self, flow: core.DraftFlow, saved: bool) -> None:
         consult = flow.draft.consult
@@ -225,6 +247,7 @@ class Drafts:
             del self._flows[consult]
         if self._shown is flow:
             self._shown = None
+        self._on_disk.pop(consult, None)
         self._kept = {key: file for key, file in self._kept.items() if key[0] != consult}
         log.info("draft %s consult=%s", "saved" if saved else "dropped", consult.hex())
         self._owner.draft_finished(consult, saved)
@@ -251,20 +274,30 @@ class Drafts:
     # capturing
 
     def _start_recording(self, flow: core.DraftFlow) -> None:
-        capture = self._begin(flow, "voice", ".ogg")
-        if capture is None:
-            return
         self.level, self.elapsed_ms = 0.0, 0
+        self._begin(flow, "voice", ".ogg")
 
-        def after_tone(_: bool) -> None:
-            if self._captures.get(capture.id) is not capture or capture.started:
-                return
+    def _start(self, capture: _Capture) -> None:
+        """Now, or when the media process is up."""
+        if not self._owner.media_is_up():
+            self._expire(capture, MEDIA_TIMEOUT_S)
+        elif capture.kind == "photo":
             capture.started = True
-            self._expire(capture, self._max_voice_s + WRITE_TIMEOUT_S)
-            if not self._owner.send_media(ipc.StartRecording(capture.id, str(capture.path), self._max_voice_s)):
-                self._fail(capture, "no media process")
+            self._expire(capture, PHOTO_TIMEOUT_S)
+            self._owner.send_media(ipc.TakePhoto(capture.id, str(capture.path)))
+        else:
+            self._owner.play([Tone(TONE_RECORD)], lambda _: self._record(capture))
 
-        self._owner.play([Tone(TONE_RECORD)], after_tone)
+    def _record(self, capture: _Capture) -> None:
+        """After its tone."""
+        if self._captures.get(capture.id) is not capture or capture.started:
+            return
+        if not self._owner.media_is_up():
+            self._fail(capture, "the media process died")
+            return
+        capture.started = True
+        self._expire(capture, self._max_voice_s + WRITE_TIMEOUT_S)
+        self._owner.send_media(ipc.StartRecording(capture.id, str(capture.path), self._max_voice_s))
 
     def _stop_recording(self, flow: core.DraftFlow) -> None:
         for capture in list(self._captures.values()):
@@ -275,13 +308,9 @@ class Drafts:
                     self._fail(capture, "stopped before it began")
 
     def _take_photo(self, flow: core.DraftFlow) -> None:
-        capture = self._begin(flow, "photo", ".jpg")
-        if capture is not None:
-            self._expire(capture, PHOTO_TIMEOUT_S)
-            if not self._owner.send_media(ipc.TakePhoto(capture.id, str(capture.path))):
-                self._fail(capture, "no media process")
+        self._begin(flow, "photo", ".jpg")
 
-    def _begin(self, flow: core.DraftFlow, kind: Literal["voice", "photo"], suffix: str) -> _Capture | None:
+    def _begin(self, flow: core.DraftFlow, kind: Literal["voice", "photo"], suffix: str) -> None:
         id = f"{kind}-{next(self._count)}"
         try:
             path = self._store.store.new_capture(suffix)
@@ -290,9 +319,9 @@ class Drafts:
                 self._owner.store_failed(error)
             log.warning("capture failed id=%s reason=%s", id, error)
             asyncio.get_running_loop().call_soon(self._failed, flow)
-            return None
+            return
         capture = self._captures[id] = _Capture(id, flow, kind, path)
-        return capture
+        self._start(capture)
 
     def _expire(self, capture: _Capture, seconds: float) -> None:
         if capture.timeout is not None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from typing import Literal, Protocol
+
+import msgspec
 
 from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
@@ -52,10 +55,11 @@ class HubSide:
         self._owner, self._clock = owner, clock
         self.presence: Presence = OFFLINE
         self.malformed_messages = 0
-        self._hubs: set[str] = set()
+        self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
         self._reachable = False
         self._unknown_kinds: set[tuple[int, int]] = set()
         self._status: wire.Status | None = None  # as it was published last
+        self._session = b""
         self._passing: set[asyncio.Task[None]] = set()
         self.link: HubLink | None = None
         self.sealing: Sealing | None = None
@@ -87,7 +91,8 @@ class HubSide:
         """Retained; once for each change."""
         if self.link is not None and self.link.up and status != self._status:
             self._status = status
-            self._send(self.link, wire.Message(status, sent_at_ms=self._clock.wall_ms()), retain=True)
+            told = msgspec.structs.replace(status, session=self._session)
+            self._send(self.link, wire.Message(told, sent_at_ms=self._clock.wall_ms()), retain=True)
 
     def watch_clock(self, now: float) -> None:
         """Every few seconds; `now` is monotonic."""
@@ -127,7 +132,7 @@ class HubSide:
     # LinkListener
 
     def link_up(self) -> None:
-        self._status = None
+        self._status, self._session = None, secrets.token_bytes(8)
         self._owner.changed()
 
     def link_down(self) -> None:
@@ -146,7 +151,7 @@ class HubSide:
         assert self.sealing is not None  # noqa: S101 -- there is a link
         hub = topic.removeprefix(wire.hub_topic(""))
         if hub != topic and not payload:
-            self._hubs.discard(hub)  # its retained status was cleared
+            self._hubs.pop(hub, None)  # its retained status was cleared
             self._hubs_changed()
             return
         try:
@@ -169,13 +174,16 @@ class HubSide:
     def _hub_said(self, hub: str, body: wire.Body) -> None:
         if not isinstance(body, wire.HubStatus):
             return
-        if body.online and hub in self._hubs:
+        session = self._hubs.get(hub)
+        if not body.online:
+            self._hubs.pop(hub, None)
+        else:
+            self._hubs[hub] = body.session
+        self._hubs_changed()
+        if body.online and session is not None and session != body.session:
             log.info("hub came anew process=%s", hub)
             self._ask_time()
             self._owner.hub_reached()
-            return
-        (self._hubs.add if body.online else self._hubs.discard)(hub)
-        self._hubs_changed()
 
     def _hubs_changed(self) -> None:
         reachable = bool(self._hubs)

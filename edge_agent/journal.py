@@ -34,6 +34,10 @@ class Journal:
         self._wake = asyncio.Event()
         self._failed = 0  # of the actions at the head, told to `failing`
 
+    @property
+    def fails(self) -> bool:
+        return self._failed > 0
+
     def commit(self, changes: list[Change], after: Callable[[], None]) -> None:
         """`after` runs on the event loop once they are on the disk."""
         self._actions.append((changes, after))

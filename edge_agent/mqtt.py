@@ -8,8 +8,8 @@ logged once, and so is the return.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import random
 import socket
 import ssl
@@ -35,12 +35,17 @@ CONNECT_TIMEOUT_S = 10.0
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
+URGENT_PAUSE_S = 2.0  # while a call cannot go on without us
+DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
-_TAKEN_OVER = 0x8E
+# Some brokers say that another took the session over, others (mosquitto 2.0) just close. A broker that restarts, or a
+# link that breaks, fails to connect in between; a twin never does.
+SUSPICIOUS_LIVES = 4
+_TAKEN_OVER, _CLOSED = 0x8E, 0x80
 _BY_DATES = -1  # ended by us, to connect again with certificates judged by their dates
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
@@ -93,7 +98,9 @@ class HubLink:
         self._ended: asyncio.Future[int] | None = None
         self._trouble = ""
         self._lost_logged = False
-        self._takeovers = 0
+        self._urgent = asyncio.Event()
+        self._came_up_at = 0.0
+        self._short_lives = 0  # connections that the broker closed soon, without one failing in between
 
     @property
     def up(self) -> bool:
@@ -117,12 +124,16 @@ class HubLink:
                 began = self._loop.time()
                 pause = await self._one_connection(failures)
                 failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._anew.wait()
-                self._anew.clear()
+                await self._wait(pause)
         finally:
             await self._close()
+
+    def hurry(self, urgent: bool) -> None:
+        """A call waits for the connection: no pause between two attempts is long, the one under way included."""
+        if urgent:
+            self._urgent.set()
+        else:
+            self._urgent.clear()
 
     def clock_is_trusted(self) -> None:
         """Where the certificates of this connection were taken without their dates, it is made again."""
@@ -145,6 +156,19 @@ class HubLink:
 
     # one connection
 
+    async def _wait(self, pause: float) -> None:
+        short = min(pause, URGENT_PAUSE_S)
+        for seconds, ends in ((short, (self._anew,)), (pause - short, (self._anew, self._urgent))):
+            waiting = [asyncio.ensure_future(event.wait()) for event in ends]
+            try:
+                await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waiting:
+                    each.cancel()
+            if self._anew.is_set():
+                break
+        self._anew.clear()
+
     async def _one_connection(self, failures: int) -> float:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
@@ -152,6 +176,7 @@ class HubLink:
         self._tls.careful = failures > 0
         self._by_dates = self._clock.dates_ms() is not None
         last_will = wire.Message(self._last_will, sent_at_ms=self._clock.wall_ms())
+        self._came_up_at = 0.0
         try:
             self._client = await self._loop.run_in_executor(None, self._connect, *self._sealing.seal(last_will))
         except ssl.SSLCertVerificationError as error:
@@ -179,6 +204,7 @@ class HubLink:
             self._listener.link_refused()
             return _jitter(CERTIFICATE_PAUSE_S)
         except (OSError, ValueError) as error:
+            self._short_lives = 0
             self._lost(f"{self._host}:{self._port}: {error}")
             return _pause(failures)
         try:
@@ -189,13 +215,13 @@ class HubLink:
         if code == _BY_DATES:
             log.info("broker connected anew, now by its certificate's dates")
             return 0.0
-        if code == _TAKEN_OVER:
-            self._takeovers += 1
-            if self._takeovers >= 2:
+        if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
+            self._short_lives += 1
+            if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
                 self._refused(
                     "identity_in_use", f"another machine connects as {self.kiosk}: each kiosk needs its own id"
                 )
-            return _jitter(min(REFUSED_PAUSE_S, 2.0 * 2**self._takeovers))
+                return _jitter(min(REFUSED_PAUSE_S, 2.0**self._short_lives))
         if code in _REFUSED:
             self._refused(
                 "broker_refused",
@@ -214,7 +240,7 @@ class HubLink:
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
         client.tls_set_context(self._tls)
         client.will_set(will_topic, will_payload, qos=1, retain=True)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = _tune
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -282,16 +308,17 @@ class HubLink:
         self._tls.keep_session(client.socket())
         self._up = True
         self._lost_logged = False
+        assert self._loop is not None  # noqa: S101
+        self._came_up_at = self._loop.time()
         if self._trouble != "identity_in_use":
             self._set_trouble("")
         log.info("broker connected host=%s port=%d kiosk=%s", self._host, self._port, self.kiosk)
-        assert self._loop is not None  # noqa: S101
         self._loop.call_later(STEADY_S, self._steady, client)
         self._listener.link_up()
 
     def _steady(self, client: paho.Client) -> None:
         if client is self._client:
-            self._takeovers = 0
+            self._short_lives = 0
             self._set_trouble("")
 
     def _took(self, client: paho.Client, topic: str, payload: bytes) -> None:
@@ -316,6 +343,11 @@ class HubLink:
         if was_up:
             self._listener.link_down()
 
+    def _lived_s(self) -> float:
+        """How long this connection was up; for ever where it never was."""
+        assert self._loop is not None  # noqa: S101
+        return self._loop.time() - self._came_up_at if self._came_up_at else math.inf
+
     def _lost(self, why: str) -> None:
         if not self._lost_logged:
             self._lost_logged = True
@@ -332,9 +364,11 @@ class HubLink:
             self._listener.link_trouble(code)
 
 
-def _no_delay(client: paho.Client, _: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket):  # signalling is small packets: Nagle would hold them back for a round trip
+def _tune(client: paho.Client, _: Any, sock: Any) -> None:
+    if isinstance(sock, socket.socket):
+        # Signalling is small packets: Nagle would hold them back for a round trip.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(DEAD_AFTER_S * 1000))
 
 
 def _pause(failures: int) -> float:
@@ -348,6 +382,8 @@ def _jitter(seconds: float) -> float:
 
 
 def _reason(code: int) -> str:
+    if code == _CLOSED:
+        return "the connection was closed"
     for packet in (PacketTypes.CONNACK, PacketTypes.DISCONNECT, PacketTypes.SUBACK):
         try:
             return str(ReasonCode(packet, identifier=code))

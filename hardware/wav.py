@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import subprocess
 import threading
@@ -202,6 +203,12 @@ def synthetic_microphone() -> SampleMicrophone:
     return SampleMicrophone(_spoken_message() or _soft_melody(), "the synthetic message", _MESSAGE_PAUSE_S)
 
 
+def without_sound_server() -> dict[str, str]:
+    """The environment for espeak-ng: it asks for PulseAudio even when it only writes a file, which makes files in the
+    home folder and may start a daemon."""
+    return {**os.environ, "PULSE_SERVER": "/nonexistent"}
+
+
 @cache
 def _spoken_message() -> bytes | None:
     try:
@@ -210,6 +217,7 @@ def _spoken_message() -> bytes | None:
             capture_output=True,
             timeout=_ESPEAK_TIMEOUT_S,
             check=True,
+            env=without_sound_server(),
         )
     except (OSError, subprocess.SubprocessError) as error:
         log.info("no spoken message, a melody instead reason=%s", error)

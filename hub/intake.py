@@ -286,7 +286,9 @@ class Intake:
     def _status(self, session: Session, out: Outgoing, kiosk: str, body: wire.Status, now_ms: int) -> None:
         row = cases.known_kiosk(session, kiosk, now_ms)
         self._warn_of_twins(kiosk, body.boot.hex())
-        came = body.online and (not row.online or row.boot != body.boot.hex())
+        session_mark = (body.boot + body.session).hex()[:64]
+        # A kiosk that lost its connection with the broker's memory is never seen to go: its session tells.
+        came = body.online and (not row.online or row.boot != session_mark)
         if not body.online:
             if row.online:
                 row.online, row.gone_since = False, now_ms
@@ -294,7 +296,7 @@ class Intake:
                 out.room = True
             return
         row.online, row.gone_since = True, 0
-        row.software, row.boot = body.software[:100], body.boot.hex()[:64]
+        row.software, row.boot = body.software[:100], session_mark
         row.clock_trusted, row.language = body.clock_trusted, body.language[:20]
         row.missing, row.warnings = list(body.missing), list(body.warnings)
         out.room = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -136,8 +137,11 @@ class Link:
             self._arrived(Arrival(topic, payload if isinstance(payload, bytes) else b"", done))
 
     async def _say_online(self, client: aiomqtt.Client) -> None:
+        connection = secrets.token_bytes(8)
         while True:
-            client._client.publish(self._status_topic, self._status(online=True), qos=1, retain=True)
+            client._client.publish(
+                self._status_topic, self._status(online=True, session=connection), qos=1, retain=True
+            )
             await asyncio.sleep(STATUS_EVERY_S)
 
     async def say_offline(self) -> None:
@@ -149,9 +153,9 @@ class Link:
         except aiomqtt.MqttError as error:
             log.warning("not said to the broker that this hub stops: %s", _reason(error))
 
-    def _status(self, online: bool) -> bytes:
+    def _status(self, online: bool, session: bytes = b"") -> bytes:
         now_ms = int(time.time() * 1000)
-        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0))
+        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0, session))
 
 
 def _software() -> str:

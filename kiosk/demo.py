@@ -33,7 +33,6 @@ from edge_agent.discovery import HubAddress
 from edge_agent.identity import Identity, IdentityDamaged, NotJoined
 from edge_agent.join import join
 from edge_agent.private_files import write_private
-from hardware.devices import list_devices
 from kiosk.children import Child, ends_with_this_process
 from kiosk.worker import pin_hash
 
@@ -281,11 +280,16 @@ class Demo:
 
 def choose_devices(simulated: bool) -> dict[str, Value]:
     """The machine's own where it has them."""
-    found = None if simulated else list_devices()
+    if simulated:
+        return {"camera": "synthetic", "microphone": "synthetic", "speaker": "null"}
+    from hardware.camera import device_paths  # with OpenCV and PortAudio, which nothing else here needs
+    from hardware.devices import list_devices
+
+    sound = list_devices() if _may_have_sound() else None
     return {
-        "camera": "auto" if found and found.cameras else "synthetic",
-        "microphone": "auto" if found and found.microphones else "synthetic",
-        "speaker": "auto" if found and found.speakers else "null",
+        "camera": "auto" if device_paths() else "synthetic",
+        "microphone": "auto" if sound and sound.microphones else "synthetic",
+        "speaker": "auto" if sound and sound.speakers else "null",
     }
 
 
@@ -295,6 +299,18 @@ def _is_joined(folder: Path) -> bool:
     except (NotJoined, IdentityDamaged):
         return False
     return True
+
+
+def _may_have_sound() -> bool:
+    """Whether there is a sound card or a sound server. Where there is neither, asking PortAudio would start PulseAudio
+    to find out."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    servers = (runtime / "pulse/native", runtime / "pipewire-0")
+    return (
+        "PULSE_SERVER" in os.environ
+        or any(server.exists() for server in servers)
+        or any(Path("/proc/asound").glob("card[0-9]*"))
+    )
 
 
 def _check_mosquitto() -> None:

@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hardware.wav import without_sound_server
 from kiosk.language import Language
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def _espeak_if_there() -> Speech | None:
             # By standard input: a text that begins with a hyphen is no option. "[[" would start phonemes.
             subprocess.run(
                 command, input=text.replace("[[", "[ ["), encoding="utf-8", check=True, capture_output=True,
-                timeout=ESPEAK_TIMEOUT_S,
+                timeout=ESPEAK_TIMEOUT_S, env=without_sound_server(),
             )  # fmt: skip
         except subprocess.SubprocessError as error:
             raise OSError(f"espeak-ng: {error}") from error

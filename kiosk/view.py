@@ -95,7 +95,7 @@ def _title(agent: Agent, screen: Screen) -> tuple[str, str]:
         heard_by = "machine" if status.heard_by == "machine" else "hub"
         key = "ringing_emergency" if status.emergency else f"ringing_{heard_by}"
     elif screen == "draft" and agent.drafts.shown is not None:
-        key = f"draft_{agent.drafts.shown.draft.step.value}"
+        key = f"draft_{agent.drafts.seen(agent.drafts.shown).step.value}"
     elif screen == "offer" and agent.last_outcome == "declined":
         key = "offer_declined"
     elif screen == "offer" and not agent.hub.reachable:
@@ -125,7 +125,7 @@ def _draft(agent: Agent) -> DraftView | None:
     flow = agent.drafts.shown
     if flow is None or agent.machine.status.state is not State.DRAFT:
         return None
-    draft = flow.draft
+    draft = agent.drafts.seen(flow)
     return DraftView(
         step=draft.step.value,
         recording=flow.recording,

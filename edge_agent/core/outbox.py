@@ -227,10 +227,11 @@ class Outbox:
 
     def receipt(self, ids: tuple[bytes, ...]) -> Freed:
         """A manifest stays: it asks for its `Have` until the file is there."""
-        freed = [id for id in ids if id in self._messages and self._messages[id].file is None]
+        known = dict.fromkeys(id for id in ids if id in self._messages)  # one may be named twice
+        freed = tuple(id for id in known if self._messages[id].file is None)
         for id in freed:
             del self._messages[id]
-        return Freed(tuple(freed))
+        return Freed(freed)
 
     def have(self, consult: bytes, digest: bytes, ranges: tuple[Range, ...], complete: bool, now: float) -> Freed:
         key = (consult, digest)

@@ -146,6 +146,7 @@ class Status(Body, frozen=True, array_like=True):
     warnings: tuple[str, ...] = ()  # "button_stuck", "disk_low", …
     call: bytes = b""  # the call under way, b"" for none
     language: str = "en"
+    session: bytes = b""  # random, one a connection to the broker: what was sent on an earlier one may be lost
 
 
 class ConsultOpened(Body, frozen=True, array_like=True):
@@ -301,6 +302,7 @@ class HubStatus(Body, frozen=True, array_like=True):
     online: bool
     software: str = ""
     time_ms: int = 0
+    session: bytes = b""  # as in Status
 
 
 class Presence(Body, frozen=True, array_like=True):

@@ -42,7 +42,8 @@ class ConsoleClient:
         answer = await self.http.post("/api/login", json=self._account)
         assert answer.status_code == 204, answer.text
         self._task = asyncio.create_task(self._run())
-        await self.until(console.Hello, lambda hello: True, "hello")
+        for kind in (console.Hello, console.Room, console.Inbox):
+            await self.until(kind, lambda first: True, kind.__name__)
         await self.send(console.SetAvailable(available=available))
 
     async def close(self) -> None:
@@ -53,10 +54,17 @@ class ConsoleClient:
         await self.http.aclose()
 
     async def send(self, message: object) -> None:
-        async with asyncio.timeout(10), self._changed:
-            while self._socket is None:
-                await self._changed.wait()
-        await self._socket.send(msgspec.json.encode(message).decode())
+        """Once it is connected; again where the connection broke under it."""
+        async with asyncio.timeout(15):
+            while True:
+                async with self._changed:
+                    while self._socket is None:
+                        await self._changed.wait()
+                    socket = self._socket
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    await socket.send(msgspec.json.encode(message).decode())
+                    return
+                await asyncio.sleep(0.05)
 
     async def until_now(
         self, kind: type[M] | tuple[type[M], ...], wanted: Callable[[M], bool], what: str, timeout_s: float = 15.0

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from edge_agent.core import wire
 from edge_agent.identity import Identity
 from kiosk.prompts import Prompts
 from kiosk.screen import View
@@ -135,6 +136,9 @@ class Kiosk:
     async def until_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Idle, online, and its media process up."""
         await self.screen.until(lambda view: view.screen == "idle" and view.online, "idle and online", timeout_s)
+        await self.until_media(timeout_s)
+
+    async def until_media(self, timeout_s: float = START_TIMEOUT_S) -> None:
         pid = await until(lambda: self.media_pid, timeout_s, "the media process is up")
         await self.agent.until_line(rf"media process ready pid={pid}\b", timeout_s)
 
@@ -287,16 +291,21 @@ class Kiosk:
             found.append((row["role"], data))
         return found
 
-    def unsent(self) -> int:
+    def unsent(self) -> list[str]:
         """Messages and files that have no receipt from the hub yet."""
-        messages = self.rows("SELECT count(*) AS n FROM outbox WHERE NOT set_aside")[0]["n"]
+        messages = [wire.decode(row["payload"]) for row in self.rows("SELECT payload FROM outbox WHERE NOT set_aside")]
         files = self.rows(
-            "SELECT count(*) AS n FROM file WHERE NOT delivered AND consult NOT IN (SELECT consult FROM draft)"
-        )[0]["n"]
-        return int(messages + files)
+            "SELECT consult, role FROM file WHERE NOT delivered AND consult NOT IN (SELECT consult FROM draft)"
+        )
+        return [f"{type(message.body).__name__} of {message.consult.hex()}" for message in messages] + [
+            f"{row['role']} of {row['consult'].hex()}" for row in files
+        ]
 
     async def until_all_sent(self, timeout_s: float = 20.0) -> None:
-        await until(lambda: self.unsent() == 0, timeout_s, "everything has its receipt", 0.1)
+        try:
+            await until(lambda: not self.unsent(), timeout_s, "everything has its receipt", 0.1)
+        except AssertionError:
+            raise AssertionError(f"without a receipt after {timeout_s} s: {self.unsent()}") from None
 
     def _store(self) -> Path:
         (path,) = self.state_dir.rglob("kiosk.db")

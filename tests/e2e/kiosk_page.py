@@ -48,10 +48,17 @@ class _Client:
                 await self._task
 
     async def send(self, message: object) -> None:
-        async with asyncio.timeout(10), self._changed:
-            while self._socket is None:
-                await self._changed.wait()
-        await self._socket.send(msgspec.json.encode(message).decode())
+        """Once it is connected; again where the connection broke under it."""
+        async with asyncio.timeout(15):
+            while True:
+                async with self._changed:
+                    while self._socket is None:
+                        await self._changed.wait()
+                    socket = self._socket
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    await socket.send(msgspec.json.encode(message).decode())
+                    return
+                await asyncio.sleep(0.05)
 
     async def _run(self) -> None:
         url = f"ws://127.0.0.1:{self._port}{self._path}"

@@ -130,6 +130,7 @@ class Kit:
 
     async def remove_kiosk(self, kiosk: Kiosk) -> None:
         await kiosk.to_idle()
+        await kiosk.until_all_sent()
         self.kiosks.remove(kiosk)
         await kiosk.stop()
 

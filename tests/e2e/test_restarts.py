@@ -184,6 +184,7 @@ async def test_a_recording_cut_by_the_kill_costs_only_itself(kit, kiosk):
     seen = len(kiosk.screen.views)
     await kill_and_restart(kit, kiosk, "kiosk")
     await kiosk.screen.when(lambda view: view.screen == "draft", "the draft", 15.0, since=seen)
+    await kiosk.until_media()
     await kiosk.record(1.0)
     await kiosk.screen.act("save")
     await kiosk.screen.until(lambda view: view.screen == "saved", "saved")

@@ -83,9 +83,16 @@ def test_a_receipt_frees_and_a_puback_does_not():
     (item,) = drain(outbox)
     outbox.acknowledged(item, 0.1)
     assert len(outbox) == 1
-    assert outbox.receipt((waiting.id, b"?" * 8)) == Freed((waiting.id,))
+    assert outbox.receipt((waiting.id, b"?" * 8, waiting.id)) == Freed((waiting.id,))
     assert len(outbox) == 0
     assert outbox.receipt((waiting.id,)) == Freed()
+
+
+def test_a_receipt_that_names_a_message_twice_frees_it_once():
+    waiting = note()
+    outbox = reached(waiting)
+    assert outbox.receipt((waiting.id, waiting.id)) == Freed((waiting.id,))
+    assert len(outbox) == 0
 
 
 def test_without_a_receipt_it_goes_again_ever_more_slowly():

@@ -90,6 +90,8 @@ async def test_missing_devices_are_said_and_the_rest_works(broker, hub, tmp_path
 async def test_a_stuck_button_is_one_call_and_a_warning(hub, kiosk):
     await kiosk.online()
     await kiosk.board.down()
+    asked = await hub.until_message(wire.CallRequested)
+    await hub.send(wire.CallState(asked.body.call, "ringing"), asked.consult)
     status = await hub.until(wire.Status, lambda body: "button_stuck" in body.warnings, timeout_s=40)
     assert status.online
     await kiosk.screen.until(lambda view: "button_stuck" in notices(view), "the notice")
