@@ -239,7 +239,7 @@ class Hub:
 class Kiosk:
     """Has joined, unless there is no `broker`."""
 
-    def __init__(self, folder: Path, broker: Broker | None, **sections: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, broker: Broker | None, /, **sections: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = Path(sections.get("kiosk", {}).get("state_dir", folder / "state"))
         if broker is not None:

@@ -19,6 +19,8 @@ import aiomqtt
 import httpx
 import msgspec
 import websockets
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from websockets.asyncio.client import ClientConnection, connect
 
 from edge_agent.core import trust, wire
@@ -73,6 +75,10 @@ class Broker:
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.02)
 
+    def send_signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -111,8 +117,8 @@ class Hub:
 
     broker: Broker
 
-    def kiosk(self, kiosk: str) -> TestKiosk:
-        return TestKiosk(self.settings.broker.listen_port, self.identity(kiosk))
+    def kiosk(self, kiosk: str, session_s: int = 0) -> TestKiosk:
+        return TestKiosk(self.settings.broker.listen_port, self.identity(kiosk), session_s)
 
     def doctor(self, name: str) -> TestDoctor:
         return TestDoctor(self.url, name)
@@ -173,7 +179,8 @@ class TestKiosk:
 
     __test__ = False
 
-    def __init__(self, port: int, identity: Identity) -> None:
+    def __init__(self, port: int, identity: Identity, session_s: int = 0) -> None:
+        """The broker keeps what comes for it for `session_s` after it has gone."""
         self.id = kiosk = identity.kiosk
         self.own = trust.OwnKeys(identity.signing_key, identity.seal_key)
         self.hub = trust.FarKeys(identity.hub_signing_key, identity.hub_seal_key)
@@ -184,9 +191,11 @@ class TestKiosk:
         self.got: list[wire.Message] = []
         self._changed = asyncio.Condition()
         will = self.wrap("s", wire.encode(wire.Message(wire.Status(online=False))))
+        connect = Properties(PacketTypes.CONNECT)
+        connect.SessionExpiryInterval = session_s
         self._client = aiomqtt.Client(
             "127.0.0.1", port, identifier=kiosk, tls_context=BrokerTls.of(identity),
-            protocol=aiomqtt.ProtocolVersion.V5,
+            protocol=aiomqtt.ProtocolVersion.V5, clean_start=not session_s, properties=connect,
             will=aiomqtt.Will(wire.up_topic(kiosk, "s"), will, 1, True),
         )  # fmt: skip
         self._reader: asyncio.Task[None] | None = None
