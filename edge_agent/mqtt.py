@@ -8,6 +8,7 @@ logged once, and so is the return.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -90,7 +91,7 @@ class HubLink:
         self._clock, self._sealing = clock, sealing
         self._by_dates = False
         self._take_up(identity)
-        self._anew = asyncio.Event()
+        self._call_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: paho.Client | None = None
         self._up = False
@@ -109,7 +110,7 @@ class HubLink:
     def renewed(self, identity: Identity) -> None:
         """For the next connection; the one that stands may go on."""
         self._take_up(identity)
-        self._anew.set()
+        self._urgent.set()
 
     def _take_up(self, identity: Identity) -> None:
         host, port = identity.broker
@@ -130,6 +131,7 @@ class HubLink:
 
     def hurry(self, urgent: bool) -> None:
         """A call waits for the connection: no pause between two attempts is long, the one under way included."""
+        self._call_waits = urgent
         if urgent:
             self._urgent.set()
         else:
@@ -158,22 +160,17 @@ class HubLink:
 
     async def _wait(self, pause: float) -> None:
         short = min(pause, URGENT_PAUSE_S)
-        for seconds, ends in ((short, (self._anew,)), (pause - short, (self._anew, self._urgent))):
-            waiting = [asyncio.ensure_future(event.wait()) for event in ends]
-            try:
-                await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in waiting:
-                    each.cancel()
-            if self._anew.is_set():
-                break
-        self._anew.clear()
+        await asyncio.sleep(short)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause - short):
+                await self._urgent.wait()
+        if not self._call_waits:
+            self._urgent.clear()
 
     async def _one_connection(self, failures: int) -> float:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
-        self._tls.careful = failures > 0
         self._by_dates = self._clock.dates_ms() is not None
         last_will = wire.Message(self._last_will, sent_at_ms=self._clock.wall_ms())
         self._came_up_at = 0.0
@@ -205,6 +202,7 @@ class HubLink:
             return _jitter(CERTIFICATE_PAUSE_S)
         except (OSError, ValueError) as error:
             self._short_lives = 0
+            self._tls.careful = isinstance(error, ConnectionError)
             self._lost(f"{self._host}:{self._port}: {error}")
             return _pause(failures)
         try:
@@ -212,6 +210,7 @@ class HubLink:
         finally:
             self._down()
             await self._close()
+        self._tls.careful = not self._came_up_at
         if code == _BY_DATES:
             log.info("broker connected anew, now by its certificate's dates")
             return 0.0

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
@@ -35,6 +35,7 @@ from edge_agent.core.joining import (
     Waiting,
     encode_code,
 )
+from hub import audit
 from hub.authority import KIOSK_DAYS, Authority
 from hub.config import HubSettings
 from hub.database import Database
@@ -69,10 +70,11 @@ class Enrolment:
     def ca_pem(self) -> str:
         return self._authority.pem
 
-    def invite(self, site: str, for_kiosk: str = "") -> str:
-        """A new code for a kiosk at this site, or for new hardware of a kiosk that is known. Raises NoSuchKiosk."""
+    def invite(self, site: str, for_kiosk: str = "", *, by: str) -> str:
+        """A new code for a kiosk at this site, or for new hardware of a kiosk that is known. `by` as in `hub.audit`.
+        Raises NoSuchKiosk."""
         token = secrets.token_bytes(TOKEN_BYTES)
-        self._database.do(keep_invitation, token_hash(token), site, self._now_ms(), for_kiosk)
+        self._database.do(keep_invitation, token_hash(token), site, self._now_ms(), for_kiosk, by)
         return encode_code(JoinCode(self._authority.fingerprint[:FINGERPRINT_BYTES], token))
 
     async def join(self, asked: JoinRequest) -> IdentityReply | Waiting:
@@ -113,7 +115,7 @@ class Enrolment:
                 raise JoinRefused(f"This code is for new hardware of {kiosk.id}. Leave --name away.")
             invitation.key_hash = key
             if not approved(session, key, kiosk.id, REPLACED, now_ms):
-                return _waiting(kiosk.id)
+                return _waiting(kiosk.id, key)
             revoke_certificates(session, kiosk.id, now_ms)
         else:
             kiosk = new_kiosk(session, wish, invitation.site, now_ms)
@@ -124,6 +126,7 @@ class Enrolment:
             .where(Invitation.token_hash == token)
             .values(used_at=now_ms, kiosk_id=kiosk.id, key_hash=key)
         )
+        audit.append(session, now_ms, f"kiosk:{kiosk.id}", "joined", shown(token))
         return self._reply(session, given)
 
     def _renew(self, session: Session, certificate: x509.Certificate) -> IdentityReply | Waiting:
@@ -137,10 +140,11 @@ class Enrolment:
         assert newest is not None  # noqa: S101 -- at least the old one
         if newest.serial == old.serial:
             if old.expires_at <= now_ms and not approved(session, old.key_hash, old.kiosk_id, EXPIRED, now_ms):
-                return _waiting(old.kiosk_id)
+                return _waiting(old.kiosk_id, old.key_hash)
             if self._authority.is_due(certificate):
                 kiosk = session.get_one(Kiosk, old.kiosk_id)
                 newest = self._issue(session, kiosk.id, kept_keys(kiosk))
+                audit.append(session, now_ms, f"kiosk:{kiosk.id}", "renewed")
         return self._reply(session, newest)
 
     def _issue(self, session: Session, kiosk: str, keys: Keys) -> Certificate:
@@ -189,9 +193,15 @@ def key_hash(signing_der: bytes) -> str:
     return hashlib.sha256(signing_der).hexdigest()
 
 
-def keep_invitation(session: Session, token: str, site: str, now_ms: int, for_kiosk: str = "") -> None:
+def shown(token: str) -> str:
+    """An invitation as the audit log and its list name it."""
+    return f"invitation:{token[:SHOWN_CHARACTERS]}"
+
+
+def keep_invitation(session: Session, token: str, site: str, now_ms: int, for_kiosk: str, by: str) -> None:
     if for_kiosk:
         site = known_kiosk(session, for_kiosk).site
+    audit.append(session, now_ms, by, "invited", shown(token), f"kiosk:{for_kiosk}" if for_kiosk else "")
     session.add(
         Invitation(
             token_hash=token,
@@ -208,8 +218,8 @@ def invitations(session: Session) -> list[Invitation]:
     return list(session.scalars(select(Invitation).order_by(Invitation.made_at, Invitation.token_hash)))
 
 
-def withdraw(session: Session, number: str, now_ms: int) -> Invitation:
-    """By its number in the list, or by its code's token hash. Raises JoinRefused."""
+def withdraw(session: Session, number: str, now_ms: int, by: str) -> Invitation:
+    """By its number in the list. Raises JoinRefused."""
     found = [each for each in invitations(session) if number and each.token_hash.startswith(number)]
     if len(found) != 1:
         raise JoinRefused(f"there is no invitation {number!r}; `teleconsult hub invite --list` shows all")
@@ -219,6 +229,7 @@ def withdraw(session: Session, number: str, now_ms: int) -> Invitation:
             f"`teleconsult hub kiosks revoke {found[0].kiosk_id}`"
         )
     found[0].withdrawn_at = now_ms
+    audit.append(session, now_ms, by, "invitation_withdrawn", shown(found[0].token_hash))
     return found[0]
 
 
@@ -278,9 +289,16 @@ def newest_certificate(session: Session, kiosk: str, key: str) -> Certificate | 
     )
 
 
-def revoke(session: Session, kiosk: str, now_ms: int) -> int:
+def certificates_until(session: Session) -> dict[str, int]:
+    """When the newest certificate of each kiosk ends, of those that were not revoked."""
+    query = select(Certificate.kiosk_id, func.max(Certificate.expires_at)).where(Certificate.revoked_at == 0)
+    return {kiosk: until for kiosk, until in session.execute(query.group_by(Certificate.kiosk_id))}
+
+
+def revoke(session: Session, kiosk: str, now_ms: int, by: str) -> int:
     """All certificates of this kiosk, and what it waits for; how many certificates. Raises NoSuchKiosk."""
-    known_kiosk(session, kiosk).online = False
+    known_kiosk(session, kiosk)
+    audit.append(session, now_ms, by, "revoked", f"kiosk:{kiosk}")
     for waiting in session.scalars(select(Approval).where(Approval.kiosk_id == kiosk)):
         session.delete(waiting)
     return revoke_certificates(session, kiosk, now_ms)
@@ -304,6 +322,7 @@ def approved(session: Session, key: str, kiosk: str, why: str, now_ms: int) -> b
         return True
     if waiting is None:
         session.add(Approval(key_hash=key, kiosk_id=kiosk, why=why, asked_at=now_ms))
+        audit.append(session, now_ms, "stranger", "approval_asked", f"kiosk:{kiosk}", f"key:{key[:SHOWN_CHARACTERS]}")
     return False
 
 
@@ -312,7 +331,7 @@ def approvals(session: Session) -> list[Approval]:
     return list(session.scalars(select(Approval).where(Approval.approved_at == 0).order_by(Approval.asked_at)))
 
 
-def approve(session: Session, kiosk: str, by: str, now_ms: int, key_prefix: str = "") -> Approval:
+def approve(session: Session, kiosk: str, now_ms: int, by: str, key_prefix: str = "") -> Approval:
     """The kiosk gets it when it asks the next time. `key_prefix` tells apart several that ask for one id. Raises
     NoSuchKiosk."""
     known_kiosk(session, kiosk)
@@ -321,13 +340,17 @@ def approve(session: Session, kiosk: str, by: str, now_ms: int, key_prefix: str 
         raise NoSuchKiosk(f"{kiosk} does not wait for an approval; `teleconsult hub kiosks` shows which do")
     if len(found) > 1:
         keys = ", ".join(each.key_hash[:SHOWN_CHARACTERS] for each in found)
-        raise NoSuchKiosk(f"several devices ask to be {kiosk}; say which key, as its screen shows it: --key {keys}")
-    found[0].approved_at, found[0].approved_by = now_ms, by[:100]
+        raise NoSuchKiosk(f"several devices ask to be {kiosk}; say which key, as the device shows it: --key {keys}")
+    found[0].approved_at, found[0].approved_by = now_ms, by
+    audit.append(session, now_ms, by, "approved", f"kiosk:{kiosk}", f"key:{found[0].key_hash[:SHOWN_CHARACTERS]}")
     return found[0]
 
 
-def _waiting(kiosk: str) -> Waiting:
-    return Waiting(f"A technician has to approve {kiosk} at the hub first: teleconsult hub kiosks approve {kiosk}")
+def _waiting(kiosk: str, key: str) -> Waiting:
+    return Waiting(
+        f"A technician has to approve this kiosk, {kiosk} with key {key[:SHOWN_CHARACTERS]}, at the hub first: "
+        f"teleconsult hub kiosks approve {kiosk}"
+    )
 
 
 def _free_id(session: Session, site: str) -> str:

@@ -293,14 +293,6 @@ def choose_devices(simulated: bool) -> dict[str, Value]:
     }
 
 
-def _is_joined(folder: Path) -> bool:
-    try:
-        Identity.load(folder)
-    except (NotJoined, IdentityDamaged):
-        return False
-    return True
-
-
 def _may_have_sound() -> bool:
     """Whether there is a sound card or a sound server. Where there is neither, asking PortAudio would start PulseAudio
     to find out."""
@@ -311,6 +303,14 @@ def _may_have_sound() -> bool:
         or any(server.exists() for server in servers)
         or any(Path("/proc/asound").glob("card[0-9]*"))
     )
+
+
+def _is_joined(folder: Path) -> bool:
+    try:
+        Identity.load(folder)
+    except (NotJoined, IdentityDamaged):
+        return False
+    return True
 
 
 def _check_mosquitto() -> None:

@@ -192,11 +192,18 @@ class BoardPanel(_Client):
         await self.send({"do": "up"})
 
     async def press(self, hold_s: float = 0.1) -> float:
+        """As the board saw it: on a busy machine what was sent apart may arrive at once, and would be bounce."""
         at = await self.down()
+        await self._until_pressed(True)
         await asyncio.sleep(hold_s)  # a finger's time on the button,
         await self.up()
+        await self._until_pressed(False)
         await asyncio.sleep(0.1)  # and off it: what is shorter is bounce
         return at
+
+    async def _until_pressed(self, pressed: bool) -> None:
+        async with asyncio.timeout(10.0), self._changed:
+            await self._changed.wait_for(lambda: bool(self.lamps) and self.lamps[-1].value.pressed is pressed)
 
     async def until_light(self, *lights: str, timeout_s: float = 10.0, since: int | None = None) -> Change[Lamp]:
         """The first lamp of `lights`, from now on or from `lamps[since]` on."""

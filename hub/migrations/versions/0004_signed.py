@@ -5,8 +5,8 @@ from alembic import op
 
 from edge_agent.core import trust, wire
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004_signed"
+down_revision = "0003_identities"
 
 
 def upgrade() -> None:
