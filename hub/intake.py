@@ -153,6 +153,9 @@ class Intake:
             kiosk, message = self._sealing.open(session, arrival.topic, arrival.payload, now_ms)
             if message.body.DURABLE and not message.consult:
                 raise wire.MalformedMessage("a durable message without a consult")
+            if isinstance(message.body, wire.Chunk):  # refused before it changes anything: it needs no savepoint
+                self._passing(session, out, kiosk, message, now_ms, touched)
+                return
             with session.begin_nested():
                 if message.body.DURABLE:
                     self._durable(session, out, kiosk, message, now_ms, touched)

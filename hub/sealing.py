@@ -26,7 +26,8 @@ from hub.records import CaseFile, Certificate, Consult, Heard, HubProcess, Kiosk
 RECEIPTS_A_MESSAGE = 100
 BUILT_MS = 1_790_000_000_000  # September 2026: a clock that says less is not set, and judges nobody
 _GONE = -1  # for `Heard.kind`: the kiosk's last words, see `_check_status`
-_KEYS = "kiosk keys"  # in `Session.info`, for one transaction
+_FILES = "files by their keys"
+_KEYS = "kiosk keys"  # both in `Session.info`, for one transaction
 
 
 class KnownStatus(trust.Replayed):
@@ -154,13 +155,15 @@ def _far_keys(sign_key: bytes, seal_key: bytes) -> trust.FarKeys:
 
 def _open_chunk(session: Session, kiosk: str, topic: str, payload: bytes) -> wire.Message:
     name = trust.named_key(payload).hex()
-    file = session.scalar(
+    known: dict[tuple[str, str], CaseFile] = session.info.setdefault(_FILES, {})
+    file = known.get((kiosk, name)) or session.scalar(
         select(CaseFile)
         .join(Consult, Consult.id == CaseFile.consult_id)
         .where(CaseFile.key_name == name, Consult.kiosk_id == kiosk)
     )
     if file is None:
         raise ChunkTooEarly("it is sent again once its manifest is here")
+    known[kiosk, name] = file
     message = wire.decode(trust.unwrap_chunk(payload, topic, file.key))
     body = message.body
     if not isinstance(body, wire.Chunk) or (body.digest.hex(), message.consult.hex()) != (file.digest, file.consult_id):
