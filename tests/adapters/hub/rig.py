@@ -24,6 +24,7 @@ from edge_agent.core import wire
 from hub import accounts, app, broker, console
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
+from hub.roles import Role
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse battery"
@@ -122,8 +123,9 @@ class Hub:
         finally:
             database.close()
 
-    def add_doctor(self, name: str) -> None:
-        self.do(accounts.add_account, name, PASSWORD, app.now_ms())
+    def add_doctor(self, name: str, role: Role = Role.DOCTOR) -> None:
+        hashed = accounts.hash_password(PASSWORD, name)
+        self.do(lambda session: accounts.add_account(session, name, hashed, app.now_ms(), role, by="test") and None)
 
     def add_kiosk(self, kiosk: str) -> str:
         broker.set_password(self.settings.broker_dir, kiosk, f"{kiosk}-password")

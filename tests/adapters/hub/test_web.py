@@ -22,7 +22,9 @@ from tests.adapters.hub.rig import PASSWORD, Hub, now_ms
 
 @pytest.fixture
 async def http(hub: Hub):
-    async with httpx.AsyncClient(base_url=hub.url, trust_env=False, timeout=15) as client:
+    async with httpx.AsyncClient(
+        base_url=hub.url, headers={"Origin": hub.url}, trust_env=False, timeout=15
+    ) as client:  # fmt: skip
         yield client
 
 
