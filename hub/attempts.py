@@ -8,6 +8,7 @@ uncounted, so nobody makes another's wait longer than `longest_wait_s`. Memory o
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass
 
 MAX_KEYS = 10_000  # then the one that tried longest ago is forgotten
@@ -64,13 +65,12 @@ def source(address: str) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((parsed.ipv4_mapped or parsed, 64 if not parsed.ipv4_mapped else 32), False))
-    return str(parsed)
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def in_words(wait_s: float) -> str:
     """As in "20 seconds", "3 minutes": rounded up, so that waiting for it is enough."""
-    if wait_s <= 90:
-        return f"{max(1, -int(-wait_s // 1))} seconds"
-    return f"{-int(-wait_s // 60)} minutes"
+    count, unit = (max(1, math.ceil(wait_s)), "second") if wait_s <= 90 else (math.ceil(wait_s / 60), "minute")
+    return f"{count} {unit}{'' if count == 1 else 's'}"

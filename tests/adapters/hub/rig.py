@@ -249,15 +249,19 @@ class TestDoctor:
         self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=15)
         self.got: list[Any] = []
         self.closed = asyncio.Event()
+        self.close_code = 0
         self._changed = asyncio.Condition()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> TestDoctor:
-        answer = await self.http.post("/api/login", json={"name": self.name, "password": PASSWORD})
-        assert answer.status_code == 204, answer.text
+        await self.sign_in()
         await self.connect()
         return self
+
+    async def sign_in(self, password: str = PASSWORD) -> None:
+        answer = await self.http.post("/api/login", json={"name": self.name, "password": password})
+        assert answer.status_code == 204, answer.text
 
     async def __aexit__(self, *error: object) -> None:
         await self.disconnect()
@@ -290,6 +294,7 @@ class TestDoctor:
                     self._changed.notify_all()
         except websockets.ConnectionClosed:
             pass
+        self.close_code = socket.close_code or 0
         self.closed.set()
 
     async def send(self, message: Any) -> None:
