@@ -45,7 +45,7 @@ class SignedIn:
     name: str
     role: str
     must_change: bool
-    session: str  # the token's hash
+    session: str  # its id
 
 
 # --- accounts
@@ -80,10 +80,16 @@ def set_password(
     session: Session, doctor: Doctor, password_hash: str, now_ms: int, *, by: str, must_change: bool = False
 ) -> None:
     """Also signs the account out everywhere, and knows none of its browsers any more."""
+    _sign_out_everywhere(session, doctor)
+    _store_password(session, doctor, password_hash, must_change, now_ms, by)
+
+
+def _store_password(
+    session: Session, doctor: Doctor, password_hash: str, must_change: bool, now_ms: int, by: str
+) -> None:
     doctor.password_hash = password_hash
     doctor.must_change = must_change
     session.execute(delete(KnownBrowser).where(KnownBrowser.doctor_id == doctor.id))
-    _sign_out_everywhere(session, doctor)
     audit.append(session, now_ms, by, "password_set", audit.account(doctor))
 
 
@@ -204,7 +210,7 @@ def sign_in_failed(session: Session, name: str, now_ms: int) -> None:
 
 def end_session(session: Session, token: str, now_ms: int) -> int | None:
     """The account whose session it was; None where it was over."""
-    row = session.get(LoginSession, _token_hash(token))
+    row = _by_token(session, token)
     if row is None:
         return None
     session.delete(row)
@@ -215,26 +221,30 @@ def end_session(session: Session, token: str, now_ms: int) -> int | None:
 def change_own_password(
     session: Session, who: SignedIn, old_hash: str, new_hash: str, length_s: float, now_ms: int, browser: str
 ) -> Begun | None:
-    """Signs out everywhere but here, where a new session begins. None where the account changed meanwhile."""
-    doctor = session.get_one(Doctor, who.id)
-    if doctor.disabled or doctor.password_hash != old_hash:
+    """Signs out everywhere but here: this session goes on, and its open page, with a new token. None where account or
+    session changed meanwhile."""
+    doctor, row = session.get_one(Doctor, who.id), session.get(LoginSession, who.session)
+    if row is None or doctor.disabled or doctor.password_hash != old_hash:
         return None
-    set_password(session, doctor, new_hash, now_ms, by=audit.account(doctor))
-    return Begun(_new_session(session, doctor, length_s, now_ms), _remember_browser(session, doctor, browser, now_ms))
+    others = LoginSession.doctor_id == doctor.id, LoginSession.id != row.id
+    session.execute(delete(LoginSession).where(*others))
+    token = secrets.token_urlsafe(32)
+    row.token_hash, row.used_at, row.expires_at = _token_hash(token), now_ms, now_ms + int(length_s * 1000)
+    _store_password(session, doctor, new_hash, False, now_ms, audit.account(doctor))
+    return Begun(token, _remember_browser(session, doctor, browser, now_ms))
 
 
 def signed_in(session: Session, token: str, idle_s: float, now_ms: int, *, uses: bool = True) -> SignedIn | None:
     """Whose session this is. `uses` says that a person did something; a page that asks by itself does not."""
-    return _alive(session, _token_hash(token), idle_s, now_ms, uses)
+    return _alive(session, _by_token(session, token), idle_s, now_ms, uses)
 
 
-def session_alive(session: Session, token_hash: str, idle_s: float, now_ms: int) -> SignedIn | None:
-    """The same by the hash, for an open page: as long as its socket is held it counts as used."""
-    return _alive(session, token_hash, idle_s, now_ms, True)
+def session_alive(session: Session, session_id: str, idle_s: float, now_ms: int) -> SignedIn | None:
+    """The same for an open page: as long as its socket is held it counts as used."""
+    return _alive(session, session.get(LoginSession, session_id), idle_s, now_ms, True)
 
 
-def _alive(session: Session, token_hash: str, idle_s: float, now_ms: int, uses: bool) -> SignedIn | None:
-    row = session.get(LoginSession, token_hash)
+def _alive(session: Session, row: LoginSession | None, idle_s: float, now_ms: int, uses: bool) -> SignedIn | None:
     if row is None or row.expires_at <= now_ms or row.used_at + int(idle_s * 1000) <= now_ms:
         return None
     doctor = session.get_one(Doctor, row.doctor_id)
@@ -242,15 +252,15 @@ def _alive(session: Session, token_hash: str, idle_s: float, now_ms: int, uses: 
         return None
     if uses and now_ms - row.used_at >= USED_EVERY_MS:
         row.used_at = now_ms
-    return SignedIn(doctor.id, doctor.name, doctor.role, doctor.must_change, token_hash)
+    return SignedIn(doctor.id, doctor.name, doctor.role, doctor.must_change, row.id)
 
 
 def _new_session(session: Session, doctor: Doctor, length_s: float, now_ms: int) -> str:
     token = secrets.token_urlsafe(32)
     session.add(
         LoginSession(
-            token_hash=_token_hash(token), doctor_id=doctor.id, started_at=now_ms, used_at=now_ms,
-            expires_at=now_ms + int(length_s * 1000),
+            id=secrets.token_hex(8), token_hash=_token_hash(token), doctor_id=doctor.id,
+            started_at=now_ms, used_at=now_ms, expires_at=now_ms + int(length_s * 1000),
         )
     )  # fmt: skip
     return token
@@ -284,6 +294,10 @@ def _named(session: Session, name: str) -> Doctor | None:
     if "\0" in name:  # which PostgreSQL takes in no text
         return None
     return session.scalar(select(Doctor).where(Doctor.name == unicodedata.normalize("NFC", name).strip()))
+
+
+def _by_token(session: Session, token: str) -> LoginSession | None:
+    return session.scalar(select(LoginSession).where(LoginSession.token_hash == _token_hash(token)))
 
 
 def _token_hash(token: str) -> str:

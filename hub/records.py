@@ -68,7 +68,8 @@ class Doctor(Record):
 class LoginSession(Record):
     __tablename__ = "login_session"
 
-    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), index=True)
     started_at: Mapped[int]
     used_at: Mapped[int]  # to a minute

@@ -16,7 +16,8 @@ def upgrade() -> None:
     op.drop_table("login_session")
     op.create_table(
         "login_session",
-        sa.Column("token_hash", sa.String(length=64), primary_key=True),
+        sa.Column("id", sa.String(length=16), primary_key=True),
+        sa.Column("token_hash", sa.String(length=64), nullable=False, unique=True),
         sa.Column("doctor_id", _ID, sa.ForeignKey("doctor.id"), nullable=False, index=True),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("used_at", sa.BigInteger(), nullable=False),

@@ -123,6 +123,6 @@ async def test_two_processes_are_one_hub(hub: Hub, tmp_path: Path):
                 await kiosk.phase(call, "ended")
             # each answered to something: the broker shares the uplink out
             assert not [frame for frame in (*anna.got, *ben.got) if frame["type"] == "refused"]
-        assert hub.do(audit.verify).seq > 30, "one chain, whoever was first"
+        assert hub.do(audit.verify).seq > 20, "one chain, whoever was first"
     finally:
         second.kill()

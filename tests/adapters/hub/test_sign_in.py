@@ -97,6 +97,8 @@ async def test_a_new_password_ends_every_other_session_and_closes_its_pages(hub:
         assert not await is_in(hub, other_token)
         assert not await is_in(hub, old_token)
         assert await is_in(hub, here.http.cookies[COOKIE]), "a new one here"
+        await here.send(console.SetAvailable(available=False))
+        await here.until("room", lambda room: not room["doctors"][0]["available"])
         assert (await sign_in(elsewhere.http)).status_code == 401
         assert (await sign_in(elsewhere.http, password=NEW)).status_code == 204
 
