@@ -21,7 +21,7 @@ export function accountsPage(state, actions, now) {
       h(
         "section",
         { class: "panel made", key: "made", role: "status", "data-test": "made" },
-        h("p", {}, "Password of ", h("strong", {}, state.made.name), ", shown only now. It is good for one thing: choosing an own one."),
+        h("p", {}, "Password of ", h("strong", {}, state.made.name), ", shown only now. Its one use is to choose a password of one's own."),
         h("p", {}, h("code", { class: "secret", "data-test": "made-password" }, state.made.password)),
         h("button", { type: "button", onclick: actions.putMadeAway, "data-test": "made-done" }, "Done"),
       ),
@@ -58,10 +58,12 @@ function accountTable(state, actions, now) {
       "table",
       {},
       h("thead", {}, h("tr", {}, ["Name", "Role", "State", "Added", ""].map((text) => h("th", { scope: "col" }, text)))),
-      h("tbody", {}, state.accounts.map((card) => accountRow(card, state, actions, now))),
+      h("tbody", {}, byName(state.accounts).map((card) => accountRow(card, state, actions, now))),
     ),
   );
 }
+
+const byName = (cards) => [...cards].sort((a, b) => a.name.localeCompare(b.name));
 
 function accountRow(card, state, actions, now) {
   const own = card.name === state.me;

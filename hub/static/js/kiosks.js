@@ -55,7 +55,7 @@ function kioskRow(card, now) {
   return h(
     "tr",
     { key: card.kiosk, "data-test": "kiosk", "data-kiosk": card.kiosk, "data-online": String(card.online) },
-    h("th", { scope: "row" }, card.site || card.kiosk, h("span", { class: "id" }, card.kiosk)),
+    h("th", { scope: "row" }, card.site || card.kiosk, card.site !== "" && h("span", { class: "id" }, card.kiosk)),
     h(
       "td",
       {},

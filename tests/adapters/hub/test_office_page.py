@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
 from hub import audit
 from hub.roles import Role
@@ -153,41 +153,75 @@ async def test_a_page_runs_and_fetches_nothing_but_the_hubs_own(hub: Hub, browse
     await context.route("**/*", lambda route: _count(route, reached, hub))
     await page.goto(hub.url)
     await page.locator("[data-test=sign-in-name]").wait_for()
-    refused = await page.evaluate(
-        """async () => {
-        await new Promise((done) => setTimeout(done)); // out of the debugger's own turn, in which eval is let through
-        const refused = [];
-        document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
-        const tries = [
-            () => { const s = document.createElement("script"); s.append("window.hacked = 1"); document.body.append(s); },
-            () => { const s = document.createElement("script"); s.src = "https://example.org/x.js"; document.body.append(s); },
-            () => { document.body.innerHTML += "<img src=x onerror='window.hacked = 1'>"; },
-            () => { const i = document.createElement("img"); i.setAttribute("onerror", "window.hacked = 1"); i.src = "/no"; document.body.append(i); },
-            () => { eval("window.hacked = 1"); },
-            () => { const i = new Image(); i.src = "https://example.org/x.png"; },
-            () => { const f = document.createElement("iframe"); f.src = "https://example.org/"; document.body.append(f); },
-            () => { const s = document.createElement("style"); s.append("body { display: none }"); document.head.append(s); },
-            () => { const s = document.createElement("link"); s.rel = "stylesheet"; s.href = "https://example.org/x.css"; document.head.append(s); },
-            () => fetch("https://example.org/"),
-            () => { new WebSocket("wss://example.org/"); },
-            () => { navigator.sendBeacon("https://example.org/", "x"); },
-            () => { const f = document.createElement("form"); f.action = "https://example.org/"; document.body.append(f); f.submit(); },
-        ];
-        for (const attempt of tries) { try { await attempt(); } catch { /* refused at once */ } }
-        await new Promise((done) => setTimeout(done, 300)); // what was let through would have gone by then
-        return refused;
-    }"""  # noqa: E501
-    )
+    refused = await page.evaluate(ATTEMPTS)
     assert await page.evaluate("window.hacked") is None
     assert reached == []
     assert {
-        "script-src-elem", "script-src-attr", "require-trusted-types-for", "img-src", "frame-src", "style-src-elem",
-        "connect-src", "form-action",
+        "require-trusted-types-for", "img-src", "frame-src", "style-src-elem", "connect-src", "form-action",
     } <= set(refused), refused  # fmt: skip
     await context.close()
 
 
-async def _count(route, reached: list[str], hub: Hub) -> None:
+async def test_markup_that_got_into_the_page_is_dead(hub: Hub, browser: Browser):
+    context = await browser.new_context()
+    page = await context.new_page()
+    reached: list[str] = []
+    said: list[str] = []
+    page.on("console", lambda line: said.append(line.text))
+
+    async def answer(route: Route) -> None:
+        if urlsplit(route.request.url).path != "/":
+            return await _count(route, reached, hub)
+        genuine = await route.fetch()
+        body = (await genuine.text()).replace("</body>", MARKUP + "</body>")
+        await route.fulfill(response=genuine, body=body)  # with the hub's own headers
+
+    await context.route("**/*", answer)
+    await page.goto(hub.url)
+    await page.locator("[data-test=sign-in-name]").wait_for()
+    assert await page.evaluate("window.hacked") is None
+    assert reached == []
+    for directive in ("script-src", "base-uri", "object-src"):
+        assert [text for text in said if directive in text and "Content Security Policy" in text], directive
+    await context.close()
+
+
+MARKUP = """
+<script>window.hacked = 1</script>
+<script src="https://example.org/x.js"></script>
+<img src="/none.png" onerror="window.hacked = 1">
+<a id="a" href="javascript:window.hacked=1">x</a>
+<base href="https://example.org/">
+<object data="https://example.org/x"></object>
+"""
+ATTEMPTS = """async () => {
+    await new Promise((done) => setTimeout(done)); // out of the debugger's own turn, in which eval is let through
+    const refused = [];
+    const made = (tag, values) => Object.assign(document.createElement(tag), values);
+    const put = (tag, values) => document.body.appendChild(made(tag, values));
+    document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+    const tries = [
+        () => put("script", { textContent: "window.hacked = 1" }),
+        () => put("script", { src: "https://example.org/x.js" }),
+        () => { document.body.innerHTML += "<img src=x onerror='window.hacked = 1'>"; },
+        () => eval("window.hacked = 1"),
+        () => new Function("window.hacked = 1")(),
+        () => made("img", { src: "https://example.org/x.png" }),
+        () => put("iframe", { src: "https://example.org/" }),
+        () => put("style", { textContent: "body { display: none }" }),
+        () => put("link", { rel: "stylesheet", href: "https://example.org/x.css" }),
+        () => fetch("https://example.org/"),
+        () => new WebSocket("wss://example.org/"),
+        () => navigator.sendBeacon("https://example.org/", "x"),
+        () => { const form = made("form", { action: "https://example.org/" }); put("p", {}).before(form); form.submit(); },
+    ];
+    for (const attempt of tries) { try { await attempt(); } catch { /* refused at once */ } }
+    await new Promise((done) => setTimeout(done, 300)); // what was let through would have gone by then
+    return refused;
+}"""
+
+
+async def _count(route: Route, reached: list[str], hub: Hub) -> None:
     if route.request.url.startswith(hub.url):
         await route.continue_()
     else:
