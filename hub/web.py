@@ -242,7 +242,8 @@ class Web:
             "Cache-Control": "no-store",  # nothing of a patient stays in a browser that others use
             "Content-Security-Policy": "default-src 'none'; sandbox",
         }
-        if not SHOWN_MIMES.fullmatch(mime.partition(";")[0].strip()):
+        mime = mime.partition(";")[0].strip()  # a kiosk wrote it: nothing else of it goes into a header
+        if not SHOWN_MIMES.fullmatch(mime):
             mime = "application/octet-stream"
             headers["Content-Disposition"] = f'attachment; filename="{digest[:16]}"'
         return FileResponse(self._switchboard.files.path(kiosk, digest), media_type=mime, headers=headers)

@@ -213,7 +213,7 @@ ATTEMPTS = """async () => {
         () => fetch("https://example.org/"),
         () => new WebSocket("wss://example.org/"),
         () => navigator.sendBeacon("https://example.org/", "x"),
-        () => { const form = made("form", { action: "https://example.org/" }); put("p", {}).before(form); form.submit(); },
+        () => put("form", { action: "https://example.org/" }).submit(),
     ];
     for (const attempt of tries) { try { await attempt(); } catch { /* refused at once */ } }
     await new Promise((done) => setTimeout(done, 300)); // what was let through would have gone by then
