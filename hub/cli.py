@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edge_agent.core.joining import join_link
-from hub import accounts, app
+from hub import accounts, app, audit
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
-from hub.records import Doctor, Kiosk
+from hub.records import AuditEntry, Doctor, Kiosk
+from hub.roles import Role
 
 
 def add_arguments(
@@ -59,6 +62,19 @@ def add_arguments(
     ):
         action(name, function, text, kinds).add_argument("name")
     action("list", _account_list, "List the accounts.", kinds)
+    kinds.choices["add"].add_argument("--role", choices=list(Role), default=Role.DOCTOR, help="default: doctor")
+    role = action("role", _account_role, "Give an account another role.", kinds)
+    role.add_argument("name")
+    role.add_argument("role", choices=list(Role))
+    log = actions.add_parser("audit", help="The audit log.", description="The audit log.")
+    parts = log.add_subparsers(dest="audit", required=True, metavar="ACTION")
+    checked = action("verify", _audit_verify, "Say whether the log is as it was written, and print its head.", parts)
+    checked.add_argument(
+        "--head", type=_head, metavar="NUMBER:HASH", help="a head printed earlier, which the log must still hold"
+    )
+    shown = action("show", _audit_show, "Print the log.", parts)
+    shown.add_argument("--last", type=int, default=50, metavar="COUNT", help="how many (default: 50; 0: all)")
+    shown.add_argument("--json", action="store_true", help="one JSON object a line, with the hashes")
 
 
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -102,24 +118,51 @@ def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None
 
 def _account_add(arguments: argparse.Namespace, settings: HubSettings) -> None:
     password, made = _ask_password()
-    _do(settings, accounts.add_account, arguments.name, password, app.now_ms())
-    print(f"Account {arguments.name!r} added." + (f" Password: {password}" if made else ""))
+    hashed = accounts.hash_password(password, arguments.name)
+
+    def add(session: Session) -> None:
+        accounts.add_account(session, arguments.name, hashed, app.now_ms(), arguments.role, by=audit.command())
+
+    _do(settings, add)
+    print(f"Account {arguments.name!r} added, as {arguments.role}." + (f" Password: {password}" if made else ""))
 
 
 def _account_password(arguments: argparse.Namespace, settings: HubSettings) -> None:
     password, made = _ask_password()
-    _do(settings, accounts.set_password, arguments.name, password)
+    hashed = accounts.hash_password(password, arguments.name)
+
+    def set_(session: Session) -> None:
+        doctor = accounts.existing(session, arguments.name)
+        accounts.set_password(session, doctor, hashed, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
     print(f"Password of {arguments.name!r} set." + (f" Password: {password}" if made else ""))
 
 
 def _account_disable(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    _do(settings, accounts.set_disabled, arguments.name, True)
+    _set_disabled(settings, arguments.name, True)
     print(f"Account {arguments.name!r} disabled.")
 
 
 def _account_enable(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    _do(settings, accounts.set_disabled, arguments.name, False)
+    _set_disabled(settings, arguments.name, False)
     print(f"Account {arguments.name!r} enabled.")
+
+
+def _set_disabled(settings: HubSettings, name: str, disabled: bool) -> None:
+    def set_(session: Session) -> None:
+        accounts.set_disabled(session, accounts.existing(session, name), disabled, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
+
+
+def _account_role(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def set_(session: Session) -> None:
+        doctor = accounts.existing(session, arguments.name)
+        accounts.set_role(session, doctor, arguments.role, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
+    print(f"Account {arguments.name!r} is now {arguments.role}.")
 
 
 def _account_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -127,7 +170,37 @@ def _account_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
         return list(session.scalars(select(Doctor).order_by(Doctor.name)))
 
     for doctor in _do(settings, read):
-        print(f"{doctor.name:32}  {doctor.role:8}  {'disabled' if doctor.disabled else 'active'}")
+        print(f"{doctor.name:32}  {doctor.role:13}  {'disabled' if doctor.disabled else 'active'}")
+
+
+def _audit_verify(arguments: argparse.Namespace, settings: HubSettings) -> int:
+    try:
+        head = _do(settings, audit.verify, arguments.head)
+    except audit.ChainBroken as broken:
+        print(f"broken: {broken}")
+        return 1
+    print(f"intact: {head.seq} entries, head {head}")
+    return 0
+
+
+def _audit_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    """Reading it is an entry too."""
+
+    def read(session: Session) -> list[str]:
+        audit.append(session, app.now_ms(), audit.command(), "audit_exported" if arguments.json else "audit_viewed")
+        count = arguments.last
+        wanted = reversed(audit.latest(session, count=count)) if count > 0 else audit.entries(session)
+        return [_audit_line(entry, arguments.json) for entry in wanted]
+
+    for line in _do(settings, read):
+        print(line)
+
+
+def _audit_line(entry: AuditEntry, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({name: getattr(entry, name) for name in ("seq", "at", "who", "what", "about", "hash")})
+    at = datetime.fromtimestamp(entry.at / 1000, UTC)
+    return f"{entry.seq:8}  {at:%Y-%m-%d %H:%M:%S}Z  {entry.who:16}  {entry.what:20}  {entry.about}"
 
 
 def _ask_password() -> tuple[str, bool]:
@@ -151,6 +224,13 @@ def _do(settings: HubSettings, work: Any, *args: Any) -> Any:
         return database.do(work, *args)
     finally:
         database.close()
+
+
+def _head(text: str) -> audit.Head:
+    try:
+        return audit.parse_head(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

@@ -62,7 +62,8 @@ class BrokerSection(_Section, frozen=True):
 
 
 class DoctorsSection(_Section, frozen=True):
-    session_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 12 * 3600.0
+    session_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 12 * 3600.0  # then everybody signs in again
+    idle_s: Annotated[float, msgspec.Meta(ge=120, le=86400)] = 3600.0  # without use; an open doctor's page is use
     first_account: str = "doctor"  # made at first start, its password printed once
     audio_processing: bool = True  # the browser's echo cancellation, noise suppression and gain
 

@@ -53,5 +53,8 @@ def encode_notice(notice: Notice) -> bytes:
 
 
 def decode_notice(payload: bytes) -> Notice:
-    """Raises msgspec.MsgspecError."""
-    return _decoder.decode(payload)
+    """Raises msgspec.DecodeError, nothing else."""
+    try:
+        return _decoder.decode(payload)
+    except (UnicodeDecodeError, RecursionError) as error:  # which msgspec lets through
+        raise msgspec.DecodeError(str(error)) from None

@@ -48,6 +48,8 @@ class Invitation(Record):
 
 
 class Doctor(Record):
+    """An account, whatever its role (`hub.roles`)."""
+
     __tablename__ = "doctor"
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
@@ -56,6 +58,7 @@ class Doctor(Record):
     password_hash: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[int]
     disabled: Mapped[bool] = mapped_column(default=False)
+    must_change: Mapped[bool] = mapped_column(default=False)  # the password was made by somebody else
     available: Mapped[bool] = mapped_column(default=True)
     until: Mapped[str] = mapped_column(String(5), default="")
     until_at: Mapped[int] = mapped_column(default=0)
@@ -65,9 +68,22 @@ class Doctor(Record):
 class LoginSession(Record):
     __tablename__ = "login_session"
 
-    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"))
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), index=True)
+    started_at: Mapped[int]
+    used_at: Mapped[int]  # to a minute
     expires_at: Mapped[int]
+
+
+class KnownBrowser(Record):
+    """One in which this account has signed in before: a stranger's wrong guesses do not make it wait."""
+
+    __tablename__ = "known_browser"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), primary_key=True, index=True)
+    used_at: Mapped[int]
 
 
 class Console(Record):
@@ -215,8 +231,31 @@ class AdviceGiven(Record):
     heard_at: Mapped[int] = mapped_column(default=0)
 
 
+class AuditEntry(Record):
+    """One line of the audit log (`hub.audit`). The database refuses to change or remove one."""
+
+    __tablename__ = "audit"
+
+    seq: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    at: Mapped[int]
+    who: Mapped[str] = mapped_column(String(60))
+    what: Mapped[str] = mapped_column(String(40), index=True)
+    about: Mapped[str] = mapped_column(String(250))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHead(Record):
+    """The last entry's number and hash: where two processes add at once, the database lets one of them be first."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+
+
 class Event(Record):
-    """What happened in a consult, when, by whom: the audit log's raw material."""
+    """What happened in a consult, when, by whom, in names that people read. The same goes to the audit log in ids."""
 
     __tablename__ = "event"
 

@@ -24,6 +24,7 @@ from edge_agent.core import wire
 from hub import accounts, app, broker, console
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
+from hub.roles import Role
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse battery"
@@ -122,8 +123,9 @@ class Hub:
         finally:
             database.close()
 
-    def add_doctor(self, name: str) -> None:
-        self.do(accounts.add_account, name, PASSWORD, app.now_ms())
+    def add_doctor(self, name: str, role: Role = Role.DOCTOR) -> None:
+        hashed = accounts.hash_password(PASSWORD, name)
+        self.do(lambda session: accounts.add_account(session, name, hashed, app.now_ms(), role, by="test") and None)
 
     def add_kiosk(self, kiosk: str) -> str:
         broker.set_password(self.settings.broker_dir, kiosk, f"{kiosk}-password")
@@ -247,15 +249,19 @@ class TestDoctor:
         self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=15)
         self.got: list[Any] = []
         self.closed = asyncio.Event()
+        self.close_code = 0
         self._changed = asyncio.Condition()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> TestDoctor:
-        answer = await self.http.post("/api/login", json={"name": self.name, "password": PASSWORD})
-        assert answer.status_code == 204, answer.text
+        await self.sign_in()
         await self.connect()
         return self
+
+    async def sign_in(self, password: str = PASSWORD) -> None:
+        answer = await self.http.post("/api/login", json={"name": self.name, "password": password})
+        assert answer.status_code == 204, answer.text
 
     async def __aexit__(self, *error: object) -> None:
         await self.disconnect()
@@ -288,6 +294,7 @@ class TestDoctor:
                     self._changed.notify_all()
         except websockets.ConnectionClosed:
             pass
+        self.close_code = socket.close_code or 0
         self.closed.set()
 
     async def send(self, message: Any) -> None:
