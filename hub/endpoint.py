@@ -18,6 +18,7 @@ from hub.roles import Permission
 
 MAX_JSON_BYTES = 16 * 1024
 NUMBER = r"\d{1,15}"  # of a row, or of milliseconds: fits every database's integers
+KIOSK_ID = r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]"
 HEX_32_BYTES = r"[0-9a-f]{64}"
 HEX_16_BYTES = r"[0-9a-f]{32}"
 

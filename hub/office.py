@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hub import accounts, audit
-from hub.endpoint import NUMBER, Endpoint, account_of, json_answer, read_body
+from hub import accounts, audit, enrol
+from hub.endpoint import KIOSK_ID, NUMBER, Endpoint, account_of, json_answer, read_body
 from hub.enrol import Enrolment
 from hub.outgoing import Outgoing
 from hub.records import Doctor, Kiosk
@@ -39,6 +39,9 @@ class KioskCard(msgspec.Struct):
     warnings: list[str]
     clock_trusted: bool
     language: str
+    certificate_until: int  # 0 where it was revoked
+    waits: str  # for an approval: "expired" or "replaced"; else empty
+    waiting_key: str  # of the device that asks
 
 
 class Kiosks(msgspec.Struct):
@@ -46,8 +49,15 @@ class Kiosks(msgspec.Struct):
 
 
 class Invite(msgspec.Struct):
-    site: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    site: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    kiosk: Annotated[str, msgspec.Meta(max_length=32)] = ""  # in place of a site: new hardware of this one
     count: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1
+
+
+class Approve(msgspec.Struct):
+    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$")] = (
+        ""  # tells apart several devices that ask for one id
+    )
 
 
 class Invited(msgspec.Struct):
@@ -105,7 +115,7 @@ class Office:
         self._switchboard, self._enrolment, self._sign_in = switchboard, enrolment, sign_in
 
     def endpoints(self) -> list[Endpoint]:
-        account = {"account": NUMBER}
+        account, kiosk = {"account": NUMBER}, {"kiosk": KIOSK_ID}
         manage = Permission.MANAGE_ACCOUNTS
         return [
             Endpoint(
@@ -115,6 +125,15 @@ class Office:
             Endpoint(
                 "POST", "/api/invitations", self.invite, Permission.INVITE_KIOSKS,
                 "New codes with which kiosks join, each good once.", {201: Invited}, takes=Invite,
+            ),
+            Endpoint(
+                "POST", "/api/kiosks/{kiosk}/approve", self.approve, Permission.APPROVE_KIOSKS,
+                "Let a kiosk renew an expired certificate, or new hardware take over.", {204: None}, takes=Approve,
+                parts=kiosk,
+            ),
+            Endpoint(
+                "POST", "/api/kiosks/{kiosk}/revoke", self.revoke, Permission.REVOKE_KIOSKS,
+                "Cut a kiosk off within a minute, and keep it out.", {204: None}, parts=kiosk,
             ),
             Endpoint("GET", "/api/accounts", self.accounts, manage, "The accounts.", {200: Accounts}),
             Endpoint("POST", "/api/accounts", self.add, manage, "Add an account.", {201: Made}, takes=NewAccount),
@@ -144,11 +163,43 @@ class Office:
     async def invite(self, request: Request) -> Response:
         who, wanted = account_of(request), await read_body(request, Invite)
         site = wanted.site.strip()
-        if not site or not site.isprintable():
+        if not wanted.kiosk and (not site or not site.isprintable()):
             raise HTTPException(400, "Write the clinic's name as doctors shall see it.")
-        codes = [await asyncio.to_thread(self._enrolment.invite, site) for _ in range(wanted.count)]
+        by = audit.account(who.id)
+        try:
+            codes = [
+                await asyncio.to_thread(self._enrolment.invite, site, wanted.kiosk, by=by) for _ in range(wanted.count)
+            ]
+        except enrol.NoSuchKiosk:
+            raise HTTPException(404, "There is no such kiosk.") from None
         log.info("invitations made account=%d count=%d", who.id, len(codes))
         return json_answer(Invited(codes), 201)
+
+    async def approve(self, request: Request) -> Response:
+        who, kiosk, wanted = account_of(request), request.path_params["kiosk"], await read_body(request, Approve)
+
+        def approve(session: Session, out: Outgoing) -> None:
+            enrol.approve(session, kiosk, self._switchboard.now_ms(), audit.account(who.id), wanted.key)
+
+        try:
+            await self._switchboard.do(approve)
+        except enrol.NoSuchKiosk as error:
+            raise HTTPException(409, f"Not done: {error}.") from None
+        log.info("kiosk approved kiosk=%s by=%d", kiosk, who.id)
+        return Response(status_code=204)
+
+    async def revoke(self, request: Request) -> Response:
+        who, kiosk = account_of(request), request.path_params["kiosk"]
+
+        def revoke(session: Session, out: Outgoing) -> None:
+            enrol.revoke(session, kiosk, self._switchboard.now_ms(), audit.account(who.id))
+
+        try:
+            await self._switchboard.do(revoke)
+        except enrol.NoSuchKiosk:
+            raise HTTPException(404, "There is no such kiosk.") from None
+        log.warning("kiosk revoked kiosk=%s by=%d", kiosk, who.id)
+        return Response(status_code=204)
 
     # --- accounts
 
@@ -249,6 +300,8 @@ def _account_id(request: Request) -> int:
 
 
 def _kiosks(session: Session) -> list[KioskCard]:
+    waiting = {each.kiosk_id: each for each in enrol.approvals(session)}
+    until = enrol.certificates_until(session)
     return [
         KioskCard(
             kiosk=row.id,
@@ -261,6 +314,9 @@ def _kiosks(session: Session) -> list[KioskCard]:
             warnings=[str(each) for each in row.warnings],
             clock_trusted=row.clock_trusted,
             language=row.language,
+            certificate_until=until.get(row.id, 0),
+            waits=waiting[row.id].why if row.id in waiting else "",
+            waiting_key=waiting[row.id].key_hash[: enrol.SHOWN_CHARACTERS] if row.id in waiting else "",
         )
         for row in session.scalars(select(Kiosk).order_by(Kiosk.site, Kiosk.id))
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from edge_agent.core.joining import JoinReply, JoinRequest
+from edge_agent.core.joining import IdentityReply, JoinRequest, RenewRequest, Waiting
 from hub import attempts, audit, cases, console, console_socket, openapi, views
 from hub.attempts import Attempts
 from hub.config import HubSettings
@@ -127,8 +127,15 @@ class Web:
             Endpoint("GET", "/", self.page, "nothing", "The console's page.", {200: "text/html"}),
             Endpoint("GET", "/health", self.health, "nothing", "How the hub is.", {200: Health, 503: Health}),
             Endpoint("GET", "/openapi.json", self.openapi, "nothing", "This.", {200: "application/json"}),
-            Endpoint("GET", "/ca.pem", self.ca, "nothing", "The hub's CA.", {200: "application/x-pem-file"}),
-            Endpoint("POST", "/join", self.join, "nothing", "A kiosk joins.", {200: JoinReply}, takes=JoinRequest),
+            Endpoint("GET", "/ca.pem", self.ca, "nothing", "The hub's CAs.", {200: "application/x-pem-file"}),
+            Endpoint(
+                "POST", "/join", self.join, "nothing", "A kiosk joins.", {200: IdentityReply, 202: Waiting},
+                takes=JoinRequest,
+            ),
+            Endpoint(
+                "POST", "/renew", self.renew, "nothing", "A kiosk renews its certificate.",
+                {200: IdentityReply, 202: Waiting}, takes=RenewRequest,
+            ),
             *self._sign_in.endpoints(),
             Endpoint(
                 "GET", "/api/files/{digest}", self.file, Permission.SEE_PATIENTS, "A file of a case, by its SHA-256.",
@@ -202,7 +209,7 @@ class Web:
         return json_answer(self._description)
 
     async def ca(self, request: Request) -> Response:
-        """The hub's CA, to be held against the fingerprint in an invitation."""
+        """The hub's CAs, to be held against the fingerprint in an invitation."""
         return Response(self._enrolment.ca_pem(), media_type="application/x-pem-file")
 
     async def socket(self, socket: WebSocket) -> None:
@@ -292,18 +299,30 @@ class Web:
     # --- joining
 
     async def join(self, request: Request) -> Response:
-        wanted = await read_body(request, JoinRequest, from_page=False)
+        asked = await read_body(request, JoinRequest, from_page=False)
+        return await self._give_identity(request, self._enrolment.join(asked), "joined")
+
+    async def renew(self, request: Request) -> Response:
+        asked = await read_body(request, RenewRequest, from_page=False)
+        return await self._give_identity(request, self._enrolment.renew(asked), "renewed")
+
+    async def _give_identity(
+        self, request: Request, giving: Coroutine[Any, Any, IdentityReply | Waiting], done: str
+    ) -> Response:
         address, now = attempts.source(request.client.host if request.client else ""), time.monotonic()
         if wait_s := self._joins.wait_s(address, now):
+            giving.close()
             return error_answer(429, f"Too many wrong codes. Wait {attempts.in_words(wait_s)}, then try again.")
         try:
-            joined = await self._enrolment.join(wanted.token, wanted.kiosk)
+            given = await giving
         except JoinRefused as refusal:
             self._joins.count(address, now)
-            log.warning("join refused address=%s: %s", address, refusal)
+            log.warning("kiosk refused address=%s: %s", address, refusal)
             return error_answer(403, str(refusal))
-        log.info("kiosk joined kiosk=%s", joined.kiosk)
-        return json_answer(joined)
+        if isinstance(given, Waiting):
+            return json_answer(given, 202)
+        log.info("kiosk %s kiosk=%s", done, given.kiosk)
+        return json_answer(given)
 
 
 class Guard:

@@ -70,7 +70,13 @@ const AUDIT = {
   audit_viewed: "read the audit log",
   audit_exported: "exported the audit log",
   invited: "made a code for a kiosk",
+  invitation_withdrawn: "withdrew a code",
   joined: "joined",
+  renewed: "renewed its certificate",
+  approval_asked: "asked for an approval",
+  approved: "approved a kiosk",
+  ca_rotated: "began a change of CA",
+  ca_rotation_finished: "ended a change of CA",
   revoked: "revoked a kiosk",
 };
 
