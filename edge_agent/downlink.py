@@ -7,11 +7,12 @@ its id, progress overwrites itself, a file by its digest. Files arrive as chunks
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_agent.core import wire
+from edge_agent.core import trust, wire
 from edge_agent.core.ranges import ByteRanges
 from edge_agent.records import Records
 from edge_agent.store import Change, ReplyFile, StoreError, StoreThread
@@ -60,8 +61,10 @@ class Downlink:
             case wire.Progress():
                 changes.append(self._records.progress(consult, body.step, body.at_ms))
             case wire.Manifest() if body.size <= MAX_REPLY_BYTES:
-                if (consult, body.digest) not in self._records.replies:
-                    changes.append(self._records.reply(ReplyFile(consult, body.digest, body.mime, body.size)))
+                reply = self._records.replies.get((consult, body.digest))
+                if reply is None:
+                    reply = ReplyFile(consult, body.digest, body.mime, body.size)
+                changes.append(self._records.reply(dataclasses.replace(reply, key=body.key)))
             case _:
                 log.warning("message not taken kind=%d consult=%s", body.KIND, consult.hex())
 
@@ -75,6 +78,13 @@ class Downlink:
             self._owner.records_changed()
 
         self._owner.commit(changes, committed)
+
+    def key_named(self, name: bytes) -> tuple[bytes, bytes] | None:
+        """Digest and key of a file that is on its way."""
+        for reply in self._records.replies.values():
+            if not reply.complete and trust.name_of_key(reply.key) == name:
+                return reply.digest, reply.key
+        return None
 
     def reached(self) -> None:
         """The hub is back: it is told what is still missing."""
@@ -104,7 +114,7 @@ class Downlink:
             log.warning("reply damaged digest=%s: it is asked for again", chunk.digest.hex()[:16])
             ranges, complete = ByteRanges(), False
         self._unsynced += 1
-        now = ReplyFile(reply.consult, reply.digest, reply.mime, reply.size, ranges.as_tuple(), complete)
+        now = dataclasses.replace(reply, ranges=ranges.as_tuple(), complete=complete)
         change = self._records.reply(now)
         if complete or not ranges or self._unsynced >= SYNC_EVERY_CHUNKS:
             self._unsynced = 0

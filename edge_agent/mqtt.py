@@ -23,10 +23,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
 from edge_agent.identity import Identity
-from edge_agent.tls import BrokerTls, CertificateRefused
+from edge_agent.sealing import Sealing
+from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 # link that breaks, fails to connect in between; a twin never does.
 SUSPICIOUS_LIVES = 4
 _TAKEN_OVER, _CLOSED = 0x8E, 0x80
+_BY_DATES = -1  # ended by us, to connect again with certificates judged by their dates
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
@@ -61,7 +64,8 @@ class LinkListener(Protocol):
 
     def link_down(self) -> None: ...
 
-    def link_message(self, topic: str, payload: bytes) -> None: ...
+    def link_message(self, topic: str, payload: bytes) -> None:
+        """As it came: not yet opened."""
 
     def link_trouble(self, code: str) -> None:
         """A notice's code, or "" when it is over: broker_refused, certificate_wrong, identity_in_use."""
@@ -73,9 +77,19 @@ class LinkListener(Protocol):
 class HubLink:
     """`run` keeps the connection until cancelled."""
 
-    def __init__(self, settings: KioskSettings, identity: Identity, listener: LinkListener, last_will: bytes) -> None:
+    def __init__(
+        self,
+        settings: KioskSettings,
+        identity: Identity,
+        clock: KioskClock,
+        sealing: Sealing,
+        listener: LinkListener,
+        last_will: wire.Status,
+    ) -> None:
         self.kiosk = identity.kiosk
         self._settings, self._listener, self._last_will = settings.broker, listener, last_will
+        self._clock, self._sealing = clock, sealing
+        self._by_dates = False
         self._take_up(identity)
         self._call_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,7 +115,7 @@ class HubLink:
     def _take_up(self, identity: Identity) -> None:
         host, port = identity.broker
         self._host, self._port = self._settings.host or host, self._settings.port or port
-        self._tls = BrokerTls.of(identity)
+        self._tls = BrokerTls.of(identity, self._clock.dates_ms)
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -123,11 +137,18 @@ class HubLink:
         else:
             self._urgent.clear()
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """QoS 1; returns with the broker's PUBACK. Raises NotConnected or PublishRefused."""
+    def clock_is_trusted(self) -> None:
+        """Where the certificates of this connection were taken without their dates, it is made again."""
+        if self._up and not self._by_dates and self._client is not None and self._clock.dates_ms() is not None:
+            self._end(self._client, _BY_DATES)
+
+    async def publish(self, message: wire.Message, *, file_key: bytes = b"", retain: bool = False) -> None:
+        """Signed and sealed, QoS 1; returns with the broker's PUBACK. A chunk needs its file's key. Raises
+        NotConnected or PublishRefused."""
         client = self._client
         if client is None or not self._up:
             raise NotConnected("no connection to the broker")
+        topic, payload = self._sealing.seal(message, file_key)
         sent = client.publish(topic, payload, qos=1, retain=retain)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise NotConnected(paho.error_string(sent.rc))
@@ -150,9 +171,11 @@ class HubLink:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
+        self._by_dates = self._clock.dates_ms() is not None
+        last_will = wire.Message(self._last_will, sent_at_ms=self._clock.wall_ms())
         self._came_up_at = 0.0
         try:
-            self._client = await self._loop.run_in_executor(None, self._connect)
+            self._client = await self._loop.run_in_executor(None, self._connect, *self._sealing.seal(last_will))
         except ssl.SSLCertVerificationError as error:
             self._refused(
                 "certificate_wrong",
@@ -163,6 +186,15 @@ class HubLink:
             return _jitter(REFUSED_PAUSE_S)
         except ssl.SSLError as error:
             self._refused("certificate_wrong", f"no TLS with {self._host}: {error.reason or error}")
+            return _jitter(REFUSED_PAUSE_S)
+        except OutOfDate as error:
+            if self._clock.doubt():
+                log.warning("broker's certificate doubted reason=%s: the hub is asked for the time", error)
+                return _pause(failures)
+            self._refused(
+                "certificate_wrong",
+                f"the broker at {self._host} shows an old certificate: {error}. Start the hub anew: it renews its own",
+            )
             return _jitter(REFUSED_PAUSE_S)
         except CertificateRefused as error:
             self._refused("broker_refused", f"the broker at {self._host} refuses {self.kiosk}: {error}")
@@ -179,6 +211,9 @@ class HubLink:
             self._down()
             await self._close()
         self._tls.careful = not self._came_up_at
+        if code == _BY_DATES:
+            log.info("broker connected anew, now by its certificate's dates")
+            return 0.0
         if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
             self._short_lives += 1
             if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
@@ -195,7 +230,7 @@ class HubLink:
         self._lost(_reason(code))
         return _pause(failures)
 
-    def _connect(self) -> paho.Client:
+    def _connect(self, will_topic: str, will_payload: bytes) -> paho.Client:
         """In a thread: resolves, connects, and starts paho's own."""
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self.kiosk, protocol=paho.MQTTv5, reconnect_on_failure=False
@@ -203,7 +238,7 @@ class HubLink:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
         client.tls_set_context(self._tls)
-        client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
+        client.will_set(will_topic, will_payload, qos=1, retain=True)
         client.on_socket_open = _tune
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe

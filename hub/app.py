@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from edge_agent.core import trust
 from hub import accounts, broker
 from hub.advertise import advertised
 from hub.authority import Authority, server_names
@@ -24,6 +25,7 @@ from hub.files import FileStore
 from hub.intake import Intake
 from hub.keys import passphrase_of_operator
 from hub.mqtt import Link
+from hub.sealing import Sealing
 from hub.switchboard import Switchboard
 from hub.web import Web
 
@@ -82,11 +84,12 @@ async def _serve(
     settings: HubSettings, authority: Authority, database: Database, ready: Callable[[str], None] | None
 ) -> None:
     files = FileStore(settings.data_dir / "files")
-    switchboard = Switchboard(settings, database, files)
+    sealing = Sealing(trust.OwnKeys(authority.signing_key, authority.seal_key), settings.broker.process)
+    switchboard = Switchboard(settings, database, files, sealing)
     intake = Intake(
-        database, files, switchboard.calls, switchboard.replies, settings.store, switchboard.deliver
+        database, files, switchboard.calls, switchboard.replies, settings.store, sealing, switchboard.deliver
     )  # fmt: skip
-    link = Link(settings, intake.put, switchboard.noticed, switchboard.link_up)
+    link = Link(settings, sealing, intake.put, switchboard.noticed, switchboard.link_up)
     switchboard.publish = link.publish
     enrolment = Enrolment(settings, database, authority, now_ms)
 

@@ -25,17 +25,24 @@ class ForeignConsult(ValueError):
 
 @dataclass(frozen=True)
 class KioskClock:
-    """Whether to believe a kiosk's times: its clock must say it is set, and agree with ours to a day."""
+    """What a kiosk's times are worth: right where its clock is trusted and agrees with ours to a day; where not, they
+    tell how long ago it was, as far as they are by the clock that the message was sent by."""
 
-    trusted: bool
     sent_at_ms: int
     now_ms: int
+    stamp: wire.Stamp | None
 
     def shown(self, kiosk_ms: int) -> int:
-        """The kiosk's time where it can be believed, the hub's where not. A case may be days old when it arrives."""
-        set_right = self.trusted and abs(self.sent_at_ms - self.now_ms) <= DAY_MS
-        near = self.trusted and abs(kiosk_ms - self.now_ms) <= DAY_MS
-        return kiosk_ms if kiosk_ms > 0 and (near or (set_right and kiosk_ms <= self.now_ms)) else self.now_ms
+        """The time by our clock, and now where nobody can know. A case may be days old when it arrives."""
+        if self.stamp is None or kiosk_ms <= 0:
+            return self.now_ms
+        if self.stamp.clock_trusted:
+            set_right = abs(self.sent_at_ms - self.now_ms) <= DAY_MS
+            near = abs(kiosk_ms - self.now_ms) <= DAY_MS
+            return kiosk_ms if near or (set_right and kiosk_ms <= self.now_ms) else self.now_ms
+        if self.stamp.same_boot and kiosk_ms <= self.sent_at_ms:
+            return self.now_ms - (self.sent_at_ms - kiosk_ms)
+        return self.now_ms
 
 
 def known_kiosk(session: Session, kiosk: str, now_ms: int) -> Kiosk:
@@ -176,15 +183,17 @@ def give_advice(
                 complete=True,
             )
         )
-        file = CaseFile(
-            consult_id=consult.id,
-            digest=digest,
-            role="reply",
-            captured_at=now_ms,
-            captured_by=doctor.name,
-            duration_ms=voice.duration_ms,
-        )
-        session.merge(file)
+        if session.get(CaseFile, (consult.id, digest)) is None:
+            file = CaseFile(
+                consult_id=consult.id,
+                digest=digest,
+                role="reply",
+                captured_at=now_ms,
+                captured_by=doctor.name,
+                duration_ms=voice.duration_ms,
+            )
+            file.take_key(wire.new_file_key())
+            session.add(file)
         session.flush()
     body = wire.Advice(advice_id, doctor.name, now_ms, text, bytes.fromhex(digest))
     downlink_id = downlink.send_durable(session, out, consult, body, now_ms)

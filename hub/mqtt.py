@@ -25,6 +25,7 @@ from hub.broker import tls_context
 from hub.config import HubSettings
 from hub.intake import Arrival
 from hub.outgoing import NOTICE_TOPIC, Notice, decode_notice
+from hub.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,12 @@ class Link:
     def __init__(
         self,
         settings: HubSettings,
+        sealing: Sealing,
         arrived: Callable[[Arrival], None],
         noticed: Callable[[Notice], Awaitable[None]],
         up: Callable[[], Awaitable[None]],
     ) -> None:
-        self._settings, self._arrived, self._noticed, self._up = settings, arrived, noticed, up
+        self._settings, self._sealing, self._arrived, self._noticed, self._up = settings, sealing, arrived, noticed, up
         self._client: aiomqtt.Client | None = None
         self._status_topic = wire.hub_topic(settings.broker.process)
 
@@ -153,9 +155,7 @@ class Link:
 
     def _status(self, online: bool, session: bytes = b"") -> bytes:
         now_ms = int(time.time() * 1000)
-        return wire.encode(
-            wire.Message(wire.HubStatus(online, _software(), now_ms if online else 0, session), sent_at_ms=now_ms)
-        )
+        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0, session))
 
 
 def _software() -> str:

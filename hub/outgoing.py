@@ -24,6 +24,7 @@ class Notice(msgspec.Struct, array_like=True):
 class Outgoing:
     def __init__(self) -> None:
         self.messages: list[tuple[str, wire.Message]] = []
+        self.sealed: list[tuple[str, bytes]] = []  # topic and payload: `messages` and `receipts`, at the end
         self.receipts: dict[str, list[bytes]] = {}
         self.room = False
         self.cases: set[str] = set()

@@ -12,6 +12,8 @@ from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
+from edge_agent.core import trust
+
 _RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an INTEGER key up by itself
 
 
@@ -205,6 +207,29 @@ class Uplink(Record):
     kiosk_sent_at: Mapped[int]
     arrived_at: Mapped[int]
     body: Mapped[bytes] = mapped_column(LargeBinary)
+    # in what order things happened there, whatever its wall clock said: the machine's start and its monotonic clock
+    kiosk_boot: Mapped[str] = mapped_column(String(8), default="")
+    kiosk_mono_ms: Mapped[int] = mapped_column(default=0)
+    clock_trusted: Mapped[bool] = mapped_column(default=False)
+
+
+class Heard(Record):
+    """The highest counter taken from a kiosk, for each kind of message that says how things stand."""
+
+    __tablename__ = "heard"
+
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), primary_key=True)
+    kind: Mapped[int] = mapped_column(primary_key=True)
+    counter: Mapped[int]
+
+
+class HubProcess(Record):
+    """No number up to `counter` is used again by this process."""
+
+    __tablename__ = "hub_process"
+
+    process: Mapped[str] = mapped_column(String(20), primary_key=True)
+    counter: Mapped[int]
 
 
 class Downlink(Record):
@@ -247,6 +272,11 @@ class CaseFile(Record):
     captured_at: Mapped[int]
     captured_by: Mapped[str] = mapped_column(String(100), default="")
     duration_ms: Mapped[int] = mapped_column(default=0)
+    key: Mapped[bytes] = mapped_column(LargeBinary)  # that its chunks are sealed with, by the manifest
+    key_name: Mapped[str] = mapped_column(String(16), index=True)
+
+    def take_key(self, key: bytes) -> None:
+        self.key, self.key_name = key, trust.name_of_key(key).hex()
 
 
 class AdviceGiven(Record):

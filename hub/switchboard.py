@@ -29,6 +29,7 @@ from hub.intake import greet
 from hub.outgoing import Notice, Outgoing
 from hub.records import Call, Console, Doctor, Kiosk
 from hub.roles import Permission, may
+from hub.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ R = TypeVar("R")
 REFRESH_PAUSE_S = 0.05  # changes within it share one reading; the first of them waits for nothing
 HEARTBEAT_S = 15.0
 CONSOLE_LOST_AFTER_S = 60.0  # its process died without a word
-RECEIPTS_A_MESSAGE = 100
 NOT_SIGNED_IN = 4401  # close code of the WebSocket
 _TRY_AGAIN_LATER = 1013
 QUEUED_FRAMES = 500  # of a browser that does not read: it is closed and comes again
@@ -95,10 +95,11 @@ class Switchboard:
         settings: HubSettings,
         database: Database,
         files: FileStore,
+        sealing: Sealing,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self.settings, self.database, self.files = settings, database, files
-        self.now_ms = now_ms
+        self.now_ms, self._sealing = now_ms, sealing
         self.calls = calls.Calls(settings.ice)
         self.replies = downlink.ReplySender(files)
         self.publish: Callable[[str, bytes], None] = lambda _topic, _payload: None  # the MQTT link's, once it is up
@@ -122,7 +123,9 @@ class Switchboard:
 
         def attempt(session: Session) -> tuple[Outgoing, R]:
             out = Outgoing()
-            return out, work(session, out, *args, **kwargs)
+            result = work(session, out, *args, **kwargs)
+            self._sealing.seal(session, out, self.now_ms())
+            return out, result
 
         out, result = await self.database.run(attempt)
         await self.deliver(out)
@@ -130,15 +133,10 @@ class Switchboard:
 
     async def deliver(self, out: Outgoing) -> None:
         """Publish and show; nothing here can undo the commit, so nothing here may fail."""
-        now_ms = self.now_ms()
         for kiosk in out.greeted:
             self._told.pop(kiosk, None)
-        for kiosk, message in out.messages:
-            self._to_kiosk(kiosk, message)
-        for kiosk, ids in out.receipts.items():
-            for start in range(0, len(ids), RECEIPTS_A_MESSAGE):
-                receipt = wire.Receipt(tuple(ids[start : start + RECEIPTS_A_MESSAGE]))
-                self._to_kiosk(kiosk, wire.Message(receipt, sent_at_ms=now_ms))
+        for topic, payload in out.sealed:
+            self.publish(topic, payload)
         notice = out.notice
         if notice != outgoing.EMPTY_NOTICE:
             self.publish(outgoing.NOTICE_TOPIC, outgoing.encode_notice(notice))
@@ -151,9 +149,6 @@ class Switchboard:
             await self.database.run(self._about_calls, notice)
         if notice.room or notice.cases or notice.calls:
             self._dirty.set()
-
-    def _to_kiosk(self, kiosk: str, message: wire.Message) -> None:
-        self.publish(wire.down_topic(kiosk, message.body.CHANNEL), wire.encode(message))
 
     # --- consoles
 
@@ -312,7 +307,7 @@ class Switchboard:
                 page.send_if_new(consult, console.CaseShown(case=cases[consult]))
         now_ms = self.now_ms()
         by_clock = self._next_due_ms is not None and self._next_due_ms <= now_ms
-        self._tell_kiosks(room, now_ms, publish=ours or by_clock)
+        await self._tell_kiosks(room, now_ms, publish=ours or by_clock)
         due = waiting.due(room.calls, room.doctors, now_ms, self._rules)
         self._next_due_ms = waiting.next_due_ms(room.calls, room.doctors, now_ms, self._rules)
         if due:
@@ -335,10 +330,11 @@ class Switchboard:
         idle_s, now_ms = self.settings.doctors.idle_s, self.now_ms()
         return {each for each in sessions if accounts.session_alive(session, each, idle_s, now_ms) is None}
 
-    def _tell_kiosks(self, room: views.Room, now_ms: int, publish: bool) -> None:
+    async def _tell_kiosks(self, room: views.Room, now_ms: int, publish: bool) -> None:
         """What each may expect, where it changed. A change of another process is told by that one."""
         for kiosk in self._told.keys() - room.kiosks_online:
             del self._told[kiosk]
+        news: list[tuple[str, wire.Message]] = []
         for kiosk in room.kiosks_online:
             expected = waiting.expectation(kiosk, room.calls, room.doctors, now_ms)
             if self._told.get(kiosk) == expected:
@@ -346,13 +342,21 @@ class Switchboard:
             self._told[kiosk] = expected
             if publish:
                 presence = wire.Presence(expected.state, expected.position, expected.until)
-                self._to_kiosk(kiosk, wire.Message(presence, sent_at_ms=now_ms))
+                news.append((kiosk, wire.Message(presence, sent_at_ms=now_ms)))
+        try:
+            if news:
+                await self.do(lambda _session, out: out.messages.extend(news))
+        except BaseException:
+            for kiosk, _ in news:
+                self._told.pop(kiosk, None)
+            raise
 
     # --- beginnings and upkeep
 
     async def start(self) -> None:
         """Consoles of an earlier run of this process are gone; their doctors have a minute to come back."""
         self._loop = asyncio.get_running_loop()
+        self._sealing.counter_kept(await self.database.run(self._sealing.start, self.now_ms()))
         await self.do(self._forget_own_consoles)
 
     def _forget_own_consoles(self, session: Session, out: Outgoing) -> None:
@@ -384,6 +388,7 @@ class Switchboard:
                 if time.monotonic() >= next_upkeep:
                     next_upkeep = time.monotonic() + HEARTBEAT_S
                     over = await self.do(self._upkeep, list(self._consoles.values()))
+                    self._sealing.counter_kept(await self.database.run(self._sealing.keep_counter, self.now_ms()))
                     for page in [page for page in self._consoles.values() if page.session in over]:
                         page.close(NOT_SIGNED_IN)
                 failed = False

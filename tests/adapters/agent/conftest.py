@@ -13,7 +13,7 @@ async def broker(tmp_path):
 
 @pytest.fixture
 async def hub(broker):
-    hub = Hub(broker.port)
+    hub = Hub(broker)
     await hub.start()
     yield hub
     await hub.stop()
