@@ -160,6 +160,8 @@ class Agent:
         self._spawn(self._watch_disk(), "disk")
         if self.hub.link is not None:
             self._spawn(self.hub.link.run(), "link")
+        if self.hub.renewal is not None:
+            self._spawn(self.hub.renewal.run(), "renewal")
 
     async def failed(self) -> None:
         """Raises what ended one of the agent's tasks; none of them should ever end."""

@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
 from edge_agent.delivery import wall_ms
-from edge_agent.mqtt import HubLink, HubLinkError, NotConnected, PublishRefused
+from edge_agent.identity import Identity, IdentityDamaged, NotJoined
+from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
+from edge_agent.renewal import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class HubOwner(Protocol):
 
 
 class HubSide:
-    """`link` is None where the settings forbid one."""
+    """`link` is None until this kiosk has joined."""
 
     def __init__(self, settings: KioskSettings, owner: HubOwner, last_will: wire.Status) -> None:
         self._owner = owner
@@ -51,10 +53,14 @@ class HubSide:
         self._status: wire.Status | None = None  # as it was published last
         self._passing: set[asyncio.Task[None]] = set()
         self.link: HubLink | None = None
+        self.renewal: Renewal | None = None
         try:
-            self.link = HubLink(settings, self, wire.encode(wire.Message(last_will)))
-        except HubLinkError as error:
+            identity = Identity.load(settings.identity_dir)
+        except (NotJoined, IdentityDamaged) as error:
             log.error("hub not connected reason=%s", error)
+        else:
+            self.link = HubLink(settings, identity, self, wire.encode(wire.Message(last_will)))
+            self.renewal = Renewal(identity, settings.hub.address, self.link.renewed)
 
     @property
     def reachable(self) -> bool:
@@ -109,6 +115,10 @@ class HubSide:
     def link_trouble(self, code: str) -> None:
         for one in ("broker_refused", "certificate_wrong", "identity_in_use"):
             self._owner.condition(one, one == code)
+
+    def link_refused(self) -> None:
+        if self.renewal is not None:
+            self.renewal.now()
 
     def link_message(self, topic: str, payload: bytes) -> None:
         hub = topic.removeprefix(wire.hub_topic(""))

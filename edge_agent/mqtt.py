@@ -8,13 +8,12 @@ logged once, and so is the return.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
 import logging
 import random
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -25,15 +24,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
+from edge_agent.identity import Identity
+from edge_agent.tls import BrokerTls, CertificateRefused
 
 log = logging.getLogger(__name__)
 
-LOCAL_ID = "kiosk"  # of a kiosk that has not joined: it speaks to its own machine alone
 CONNECT_TIMEOUT_S = 10.0
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
+CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
@@ -49,10 +50,6 @@ class PublishRefused(Exception):
     """The broker took the packet and refused what is in it."""
 
 
-class HubLinkError(ValueError):
-    """The configuration does not allow a connection: one line that says what to do."""
-
-
 class LinkListener(Protocol):
     def link_up(self) -> None: ...
 
@@ -63,21 +60,18 @@ class LinkListener(Protocol):
     def link_trouble(self, code: str) -> None:
         """A notice's code, or "" when it is over: broker_refused, certificate_wrong, identity_in_use."""
 
+    def link_refused(self) -> None:
+        """The broker does not take this kiosk's certificate; the hub may have a newer one."""
+
 
 class HubLink:
-    """`run` keeps the connection until cancelled. Raises HubLinkError where the settings forbid one."""
+    """`run` keeps the connection until cancelled."""
 
-    def __init__(self, settings: KioskSettings, listener: LinkListener, last_will: bytes) -> None:
-        broker = settings.broker
-        self.kiosk = settings.kiosk.id or LOCAL_ID
-        if not broker.ca_file and not is_loopback(broker.host):
-            raise HubLinkError(
-                f"broker {broker.host} is not this machine and broker.ca_file is empty: join the hub first"
-                " (teleconsult join CODE), or give ca_file"
-            )
-        if not settings.kiosk.id and not is_loopback(broker.host):
-            raise HubLinkError("kiosk.id is empty: join the hub first (teleconsult join CODE)")
-        self._broker, self._listener, self._last_will = broker, listener, last_will
+    def __init__(self, settings: KioskSettings, identity: Identity, listener: LinkListener, last_will: bytes) -> None:
+        self.kiosk = identity.kiosk
+        self._settings, self._listener, self._last_will = settings.broker, listener, last_will
+        self._take_up(identity)
+        self._anew = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: paho.Client | None = None
         self._up = False
@@ -91,6 +85,16 @@ class HubLink:
     def up(self) -> bool:
         return self._up
 
+    def renewed(self, identity: Identity) -> None:
+        """For the next connection; the one that stands may go on."""
+        self._take_up(identity)
+        self._anew.set()
+
+    def _take_up(self, identity: Identity) -> None:
+        host, port = identity.broker
+        self._host, self._port = self._settings.host or host, self._settings.port or port
+        self._tls = BrokerTls.of(identity)
+
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         failures = 0
@@ -99,7 +103,10 @@ class HubLink:
                 began = self._loop.time()
                 pause = await self._one_connection(failures)
                 failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._anew.wait()
+                self._anew.clear()
         finally:
             await self._close()
 
@@ -121,18 +128,26 @@ class HubLink:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
+        self._tls.careful = failures > 0
         try:
             self._client = await self._loop.run_in_executor(None, self._connect)
         except ssl.SSLCertVerificationError as error:
             self._refused(
-                "certificate_wrong", f"the certificate of {self._broker.host} is wrong: {error.verify_message}"
+                "certificate_wrong",
+                f"the broker at {self._host} is not this kiosk's hub: its certificate is wrong"
+                f" ({error.verify_message}). Check broker.host and this kiosk's clock; if the hub is a"
+                " new one, join it",
             )
             return _jitter(REFUSED_PAUSE_S)
         except ssl.SSLError as error:
-            self._refused("certificate_wrong", f"no TLS with {self._broker.host}: {error.reason or error}")
+            self._refused("certificate_wrong", f"no TLS with {self._host}: {error.reason or error}")
             return _jitter(REFUSED_PAUSE_S)
+        except CertificateRefused as error:
+            self._refused("broker_refused", f"the broker at {self._host} refuses {self.kiosk}: {error}")
+            self._listener.link_refused()
+            return _jitter(CERTIFICATE_PAUSE_S)
         except (OSError, ValueError) as error:
-            self._lost(f"{self._broker.host}:{self._broker.port}: {error}")
+            self._lost(f"{self._host}:{self._port}: {error}")
             return _pause(failures)
         try:
             code = await self._ended
@@ -149,7 +164,7 @@ class HubLink:
         if code in _REFUSED:
             self._refused(
                 "broker_refused",
-                f"the broker refuses {self.kiosk}: {_reason(code)}; join the hub anew, or check the password",
+                f"the broker refuses {self.kiosk}: {_reason(code)}; join the hub anew",
             )
             return _jitter(REFUSED_PAUSE_S)
         self._lost(_reason(code))
@@ -157,17 +172,12 @@ class HubLink:
 
     def _connect(self) -> paho.Client:
         """In a thread: resolves, connects, and starts paho's own."""
-        broker = self._broker
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self.kiosk, protocol=paho.MQTTv5, reconnect_on_failure=False
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
-        if broker.password_file:
-            password = Path(broker.password_file).expanduser().read_text(encoding="utf-8").strip()
-            client.username_pw_set(broker.username or self.kiosk, password)
-        if broker.ca_file:
-            client.tls_set_context(ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser())))
+        client.tls_set_context(self._tls)
         client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
@@ -178,7 +188,9 @@ class HubLink:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = MAX_PACKET_BYTES
-        client.connect(broker.host, broker.port, keepalive=broker.keepalive_s, clean_start=False, properties=properties)
+        client.connect(
+            self._host, self._port, keepalive=self._settings.keepalive_s, clean_start=False, properties=properties
+        )
         client.loop_start()
         return client
 
@@ -232,11 +244,12 @@ class HubLink:
         if self._ended is None or self._ended.done():
             return
         self._client = client
+        self._tls.keep_session(client.socket())
         self._up = True
         self._lost_logged = False
         if self._trouble != "identity_in_use":
             self._set_trouble("")
-        log.info("broker connected host=%s port=%d kiosk=%s", self._broker.host, self._broker.port, self.kiosk)
+        log.info("broker connected host=%s port=%d kiosk=%s", self._host, self._port, self.kiosk)
         assert self._loop is not None  # noqa: S101
         self._loop.call_later(STEADY_S, self._steady, client)
         self._listener.link_up()
@@ -282,15 +295,6 @@ class HubLink:
         if code != self._trouble:
             self._trouble = code
             self._listener.link_trouble(code)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _no_delay(client: paho.Client, _: Any, sock: Any) -> None:

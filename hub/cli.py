@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import segno
+from cryptography.hazmat.primitives import hashes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from edge_agent.core.csr import read_certificate
 from edge_agent.core.joining import join_link
-from hub import accounts, app
+from hub import accounts, app, enrol
+from hub.authority import Authority
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
-from hub.records import Doctor, Kiosk
+from hub.invitation_sheet import write_sheet
+from hub.keys import AuthorityError
+from hub.records import Approval, Doctor, Kiosk
 
 
 def add_arguments(
@@ -43,11 +50,37 @@ def add_arguments(
 
     action("run", _run, "Run the hub until it is stopped.")
     invite = action("invite", _invite, "Print codes with which kiosks join, each good once and for 14 days.")
-    invite.add_argument("--site", required=True, help="the clinic's name, as doctors see it")
+    what = invite.add_mutually_exclusive_group(required=True)
+    what.add_argument("--site", help="the clinic's name, as doctors see it")
+    what.add_argument("--for", dest="for_kiosk", metavar="KIOSK", help="new hardware takes over this kiosk's identity")
+    what.add_argument("--list", action="store_true", help="show the invitations and what became of them")
+    what.add_argument("--revoke", metavar="NUMBER", help="withdraw an invitation, by its number in the list")
     invite.add_argument("--count", type=_count, default=1, help="how many codes (default: 1)")
+    invite.add_argument("--pdf", type=Path, metavar="FILE", help="write a sheet to print, a QR code for each")
     invite.add_argument("--no-qr", action="store_true", help="the codes alone")
-    action("kiosks", _kiosks, "List the kiosks that have joined.")
-    config = action("broker-config", _broker_config, "Write mosquitto's configuration and print its path.")
+    kiosks = actions.add_parser(
+        "kiosks", help="The kiosks that have joined.", description="The kiosks that have joined."
+    )
+    what_kiosks = kiosks.add_subparsers(dest="kiosks", required=True, metavar="ACTION")
+    action("list", _kiosks_list, "List them, and what they wait for.", what_kiosks)
+    approve = action("approve", _kiosks_approve, "Let a kiosk renew an expired certificate, or new hardware take over.",
+                     what_kiosks)  # fmt: skip
+    approve.add_argument("kiosk")
+    approve.add_argument("--key", default="", help="of several devices that ask for one id, the one with this key")
+    action("revoke", _kiosks_revoke, "Cut a kiosk off within a minute, and keep it out.", what_kiosks).add_argument(
+        "kiosk"
+    )
+    ca = actions.add_parser(
+        "ca", help="The hub's certificate authority.", description="The hub's certificate authority."
+    )
+    what_ca = ca.add_subparsers(dest="ca", required=True, metavar="ACTION")
+    action("show", _ca_show, "Show the CAs, and who still lives on an older one.", what_ca)
+    rotate = action("rotate", _ca_rotate, "Let a new CA take over; both are trusted until --finish.", what_ca)
+    rotate.add_argument("--finish", action="store_true", help="trust the older one no more")
+    rotate.add_argument("--force", action="store_true", help="finish, though some kiosks must join anew then")
+    config = action(
+        "broker-config", _broker_config, "Write mosquitto's configuration and print the script that starts it."
+    )
     config.add_argument("--run-as", default="", metavar="USER", help="the user that mosquitto runs as")
     account = actions.add_parser("account", help="Doctors' accounts.", description="Doctors' accounts.")
     kinds = account.add_subparsers(dest="account", required=True, metavar="ACTION")
@@ -67,19 +100,49 @@ def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
 
 
 def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    if arguments.list:
+        _invitations(settings)
+    elif arguments.revoke:
+        gone = _do(settings, enrol.withdraw, arguments.revoke, app.now_ms())
+        print(f"Invitation {gone.token_hash[: enrol.SHOWN_CHARACTERS]} for {gone.site} is withdrawn.")
+    else:
+        _new_invitations(arguments, settings)
+
+
+def _new_invitations(arguments: argparse.Namespace, settings: HubSettings) -> None:
     database = _open(settings)
     try:
         enrolment = Enrolment(settings, database, app.open_authority(settings), app.now_ms)
-        host = _host_for_kiosks(settings)
-        for _ in range(arguments.count):
-            code = enrolment.invite(arguments.site)
-            print(code)
-            if not arguments.no_qr:
-                segno.make(join_link(host, settings.listen.port, code), error="m").terminal(compact=True)
+        codes = [enrolment.invite(arguments.site or "", arguments.for_kiosk or "") for _ in range(arguments.count)]
     finally:
         database.close()
+    host = _host_for_kiosks(settings)
+    links = [join_link(host, settings.listen.port, code) for code in codes]
+    if arguments.pdf:
+        write_sheet(arguments.pdf, arguments.site or arguments.for_kiosk, list(zip(codes, links, strict=True)))
+        print(f"{len(codes)} codes are in {arguments.pdf}. Keep it like a key: each lets one kiosk in.")
+        return
+    for code, link in zip(codes, links, strict=True):
+        print(code)
+        if not arguments.no_qr:
+            segno.make(link, error="m").terminal(compact=True)
     where = f" --hub {host}:{settings.listen.port}" if host else ""
     print(f"On the kiosk: teleconsult join CODE{where}", file=sys.stderr)
+
+
+def _invitations(settings: HubSettings) -> None:
+    now_ms = app.now_ms()
+    for each in _do(settings, enrol.invitations):
+        if each.withdrawn_at:
+            state = "withdrawn"
+        elif each.used_at:
+            state = f"used by {each.kiosk_id}"
+        elif each.expires_at <= now_ms:
+            state = "too old"
+        else:
+            state = f"good until {enrol.when(each.expires_at)} UTC"
+        for_kiosk = f" (new hardware of {each.kiosk_id})" if each.replaces else ""
+        print(f"{each.token_hash[: enrol.SHOWN_CHARACTERS]}  {state:32}  {each.site}{for_kiosk}")
 
 
 def _host_for_kiosks(settings: HubSettings) -> str:
@@ -88,12 +151,79 @@ def _host_for_kiosks(settings: HubSettings) -> str:
     return names[0] if names else settings.listen.host if settings.listen.host not in ("0.0.0.0", "::") else ""  # noqa: S104
 
 
-def _kiosks(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    def read(session: Session) -> list[Kiosk]:
-        return list(session.scalars(select(Kiosk).order_by(Kiosk.id)))
+def _kiosks_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def read(session: Session) -> list[tuple[Kiosk, str]]:
+        waiting = {each.kiosk_id: each for each in enrol.approvals(session)}
+        kiosks = session.scalars(select(Kiosk).order_by(Kiosk.id))
+        return [(kiosk, _state(session, kiosk, waiting.get(kiosk.id))) for kiosk in kiosks]
 
-    for kiosk in _do(settings, read):
-        print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {kiosk.site}")
+    for kiosk, state in _do(settings, read):
+        print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {state:40}  {kiosk.site}")
+
+
+def _state(session: Session, kiosk: Kiosk, waiting: Approval | None) -> str:
+    if waiting is not None:
+        return f"waits for approval ({waiting.why}, key {waiting.key_hash[: enrol.SHOWN_CHARACTERS]})"
+    certificate = enrol.newest_certificate(session, kiosk.id, enrol.key_hash(kiosk.sign_key))
+    if certificate is None or certificate.revoked_at:
+        return "revoked"
+    return f"certificate until {enrol.when(certificate.expires_at)}"
+
+
+def _kiosks_approve(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    by = pwd.getpwuid(os.getuid()).pw_name
+    given = _do(settings, enrol.approve, arguments.kiosk, by, app.now_ms(), arguments.key)
+    what = "renews its certificate" if given.why == enrol.EXPIRED else "goes over to the new hardware"
+    print(f"{arguments.kiosk} {what} when it asks the next time, within a few minutes.")
+
+
+def _kiosks_revoke(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    count = _do(settings, enrol.revoke, arguments.kiosk, app.now_ms())
+    print(f"{arguments.kiosk} is revoked ({count} certificates); the hub cuts it off in a few seconds.")
+    print(f"To let new hardware be {arguments.kiosk}: teleconsult hub invite --for {arguments.kiosk}")
+
+
+def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    authority = app.open_authority(settings)
+    cas = authority.cas
+    for ca in cas:
+        roles = " and ".join(
+            role for role, its in (("the hub's certificate", cas[0]), ("kiosks", cas[-1])) if its == ca
+        )
+        print(f"CA {ca.number}  signs {roles}, until {ca.certificate.not_valid_after_utc:%Y-%m-%d}")
+        print(f"      {ca.certificate.fingerprint(hashes.SHA256()).hex(':')}")
+    if len(cas) > 1:
+        behind = _do(settings, _behind, authority)
+        print(f"{len(behind)} kiosks do not know CA {cas[-1].number} yet{': ' if behind else ''}{', '.join(behind)}")
+
+
+def _behind(session: Session, authority: Authority) -> list[str]:
+    """Kiosks whose certificate is of an older CA: they have not been told of the newest."""
+    found = []
+    for kiosk in session.scalars(select(Kiosk).where(Kiosk.sign_key != b"").order_by(Kiosk.id)):
+        newest = enrol.newest_certificate(session, kiosk.id, enrol.key_hash(kiosk.sign_key))
+        if newest is not None and not newest.revoked_at and not authority.is_by_newest(read_certificate(newest.pem)):
+            found.append(kiosk.id)
+    return found
+
+
+def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    authority = app.open_authority(settings)
+    if not arguments.finish:
+        ca = authority.rotate()
+        print(
+            f"CA {ca.number} signs kiosks from now on. Each gets to know it within a week, when it next asks the hub."
+        )
+        print("When `teleconsult hub ca show` names no kiosk any more: teleconsult hub ca rotate --finish")
+        return
+    behind = _do(settings, _behind, authority)
+    if behind and not arguments.force:
+        raise AuthorityError(
+            f"{len(behind)} kiosks do not know the new CA yet ({', '.join(behind[:10])}) and would have to join anew; "
+            "wait until they have been online, or add --force"
+        )
+    ca = authority.finish_rotation(app.names_of(settings))
+    print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 
 def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None:

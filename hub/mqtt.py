@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import aiomqtt
 import msgspec
@@ -22,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.core import wire
+from hub.broker import tls_context
 from hub.config import HubSettings
 from hub.intake import Arrival
 from hub.outgoing import NOTICE_TOPIC, Notice, decode_notice
@@ -98,9 +97,7 @@ class Link:
             properties=connect,
             keepalive=KEEPALIVE_S,
             max_queued_outgoing_messages=0,
-            tls_context=ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser()))
-            if broker.ca_file
-            else None,
+            tls_context=tls_context(broker),
             will=aiomqtt.Will(self._status_topic, self._status(online=False), qos=1, retain=True),
         )
         client._client.manual_ack_set(True)  # paho's; aiomqtt has no word for it

@@ -33,6 +33,8 @@ class Kiosk(Record):
     missing: Mapped[list[Any]] = mapped_column(default=list)
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     language: Mapped[str] = mapped_column(String(20), default="en")
+    sign_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # of its messages: SubjectPublicKeyInfo, DER
+    seal_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # to which messages for it are sealed: X25519
 
 
 class Invitation(Record):
@@ -42,9 +44,41 @@ class Invitation(Record):
 
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     site: Mapped[str] = mapped_column(String(200))
+    made_at: Mapped[int]
     expires_at: Mapped[int]
+    withdrawn_at: Mapped[int] = mapped_column(default=0)
     used_at: Mapped[int] = mapped_column(default=0)
+    key_hash: Mapped[str] = mapped_column(String(64), default="")  # of the signing key of whoever has used it
+    replaces: Mapped[bool] = mapped_column(default=False)  # it is for new hardware of the kiosk
     kiosk_id: Mapped[str | None] = mapped_column(ForeignKey("kiosk.id"))
+
+
+class Certificate(Record):
+    """One that a kiosk was given. Renewals keep the key."""
+
+    __tablename__ = "certificate"
+
+    serial: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    key_hash: Mapped[str] = mapped_column(String(64), index=True)
+    pem: Mapped[str] = mapped_column(Text)
+    issued_at: Mapped[int]
+    expires_at: Mapped[int]
+    revoked_at: Mapped[int] = mapped_column(default=0)
+    cut_at: Mapped[int] = mapped_column(default=0)  # the broker knows of the revocation, and the connection is gone
+
+
+class Approval(Record):
+    """What a kiosk has asked for and a technician has to allow."""
+
+    __tablename__ = "approval"
+
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)  # of who asks
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    why: Mapped[str] = mapped_column(String(20))  # expired | replaced
+    asked_at: Mapped[int]
+    approved_at: Mapped[int] = mapped_column(default=0)
+    approved_by: Mapped[str] = mapped_column(String(100), default="")
 
 
 class Doctor(Record):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from edge_agent.core.joining import JoinRequest
+from edge_agent.core.joining import IdentityReply, JoinRequest, RenewRequest, Waiting
 from hub import accounts, cases, console_socket, views
 from hub.config import HubSettings
 from hub.database import explain
@@ -91,6 +91,7 @@ class Web:
                 Route("/health", self.health),
                 Route("/ca.pem", self.ca),
                 Route("/join", self.join, methods=["POST"]),
+                Route("/renew", self.renew, methods=["POST"]),
                 Route("/api/login", self.login, methods=["POST"]),
                 Route("/api/logout", self.logout, methods=["POST"]),
                 Route("/api/me", self.me),
@@ -121,7 +122,7 @@ class Web:
         return _json(state, 200 if state["ok"] else 503)
 
     async def ca(self, request: Request) -> Response:
-        """The hub's CA, to be held against the fingerprint in an invitation."""
+        """The hub's CAs, to be held against the fingerprint in an invitation."""
         return Response(self._enrolment.ca_pem(), media_type="application/x-pem-file")
 
     # --- signing in
@@ -238,18 +239,28 @@ class Web:
     # --- joining
 
     async def join(self, request: Request) -> Response:
-        wanted = await _body(request, JoinRequest)
+        return await self._give_identity(request, self._enrolment.join(await _body(request, JoinRequest)), "joined")
+
+    async def renew(self, request: Request) -> Response:
+        return await self._give_identity(request, self._enrolment.renew(await _body(request, RenewRequest)), "renewed")
+
+    async def _give_identity(
+        self, request: Request, giving: Coroutine[Any, Any, IdentityReply | Waiting], done: str
+    ) -> Response:
         address, now = request.client.host if request.client else "", time.monotonic()
         if self._joins.exceeded(address, now):
+            giving.close()
             return _error(429, "Too many wrong codes. Wait five minutes, then try again.")
         try:
-            joined = await self._enrolment.join(wanted.token, wanted.kiosk)
+            given = await giving
         except JoinRefused as refusal:
             self._joins.failed(address, now)
-            log.warning("join refused address=%s: %s", address, refusal)
+            log.warning("kiosk refused address=%s: %s", address, refusal)
             return _error(403, str(refusal))
-        log.info("kiosk joined kiosk=%s", joined.kiosk)
-        return _json(joined)
+        if isinstance(given, Waiting):
+            return _json(given, 202)
+        log.info("kiosk %s kiosk=%s", done, given.kiosk)
+        return _json(given)
 
 
 class Guard:

@@ -21,7 +21,9 @@ MAY_IMPORT = {
 # The one place that wires, and the demo it starts.
 WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
-SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust")}
+SHARED_WITH_HUB = {
+    f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust", "csr")
+}
 
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import shutil
 import sys
 import time
@@ -18,6 +19,8 @@ from paho.mqtt.properties import Properties
 
 from edge_agent.core import wire
 from edge_agent.core.ranges import ByteRanges
+from hub.broker import copy_certificates
+from tests.adapters.identities import new_authority, new_identity
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
 from tests.e2e.program import Program, children, command_line, free_port
 
@@ -31,13 +34,20 @@ Body = TypeVar("Body", bound=wire.Body)
 
 
 class Broker:
-    def __init__(self, folder: Path, *lines: str) -> None:
+    """`port` is the hub's, in the clear; kiosks come to `tls_port` with certificates of `authority`."""
+
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
+        self.authority = new_authority(folder / "ca")
+        copy_certificates(folder, self.authority)
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(
-            "\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)))) + "\n"
-        )
+        lines = [
+            f"user {getpass.getuser()}", "allow_anonymous true", f"listener {self.port} 127.0.0.1",
+            f"listener {self.tls_port} 127.0.0.1", f"cafile {folder / 'ca.pem'}", f"certfile {folder / 'hub.pem'}",
+            f"keyfile {folder / 'hub.key'}", "require_certificate true", "use_identity_as_username true",
+        ]  # fmt: skip
+        self._config.write_text("\n".join(lines) + "\n")
         self.program = Program("mosquitto", [MOSQUITTO, "-c", str(self._config)], folder / "mosquitto.log")
 
     async def start(self) -> None:
@@ -172,14 +182,18 @@ class Hub:
 
 
 class Kiosk:
-    def __init__(self, folder: Path, broker_port: int, **sections: dict[str, Any]) -> None:
+    """Has joined, unless there is no `broker`."""
+
+    def __init__(self, folder: Path, broker: Broker | None, **sections: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.state_dir = folder / "state"
+        self.state_dir = Path(sections.get("kiosk", {}).get("state_dir", folder / "state"))
+        if broker is not None:
+            new_identity(self.state_dir / "identity", broker.authority, KIOSK, broker.tls_port)
         self.port = free_port()
         settings: dict[str, dict[str, Any]] = {
-            "kiosk": {"id": KIOSK, "state_dir": str(self.state_dir), "languages": ["en"]},
+            "kiosk": {"state_dir": str(self.state_dir), "languages": ["en"]},
             "devices": {"board": "simulated"},
-            "broker": {"port": broker_port, "keepalive_s": 5},
+            "broker": {"keepalive_s": 5},
             "screen": {"port": self.port},
             "call": {"hub_reply_timeout_s": 3.0, "reconnect_timeout_s": 5.0, "ended_screen_s": 1.0},
         }

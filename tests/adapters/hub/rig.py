@@ -21,7 +21,10 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from edge_agent.core import wire
-from hub import accounts, app, broker, console
+from edge_agent.core.joining import IdentityReply, JoinRequest, parse_code
+from edge_agent.identity import Identity, NewIdentity
+from edge_agent.tls import BrokerTls
+from hub import accounts, app, console, enrol
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 
@@ -52,13 +55,13 @@ class Broker:
 
     def __init__(self, settings: HubSettings) -> None:
         self.settings = settings
-        self.config = app.prepare_broker(settings)
+        self.start_script = app.prepare_broker(settings)
         self.log = settings.data_dir / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(["mosquitto", "-c", self.config], stderr=log)
+            self._process = subprocess.Popen([self.start_script], stderr=log)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -84,7 +87,8 @@ class Hub:
         self.config = folder / f"hub-{process}.toml"
         self.port = free_port()
         text = like.config.read_text() if like else (
-            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = 0\n[broker]\nport = {free_port()}\n{extra}'
+            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = 0\n'
+            f'[broker]\nport = {free_port()}\nlisten_port = {free_port()}\n[authority]\nplain_key = true\n{extra}'
         )  # fmt: skip
         self.config.write_text(text)
         self.set("listen", f"port = {self.port}")
@@ -107,7 +111,7 @@ class Hub:
     broker: Broker
 
     def kiosk(self, kiosk: str) -> TestKiosk:
-        return TestKiosk(self.settings.broker.port, kiosk, f"{kiosk}-password")
+        return TestKiosk(self.settings.broker.listen_port, self.identity(kiosk))
 
     def doctor(self, name: str) -> TestDoctor:
         return TestDoctor(self.url, name)
@@ -125,10 +129,20 @@ class Hub:
     def add_doctor(self, name: str) -> None:
         self.do(accounts.add_account, name, PASSWORD, app.now_ms())
 
-    def add_kiosk(self, kiosk: str) -> str:
-        broker.set_password(self.settings.broker_dir, kiosk, f"{kiosk}-password")
-        broker.reload(self.settings.broker_dir)
-        return f"{kiosk}-password"
+    def add_kiosk(self, kiosk: str) -> Identity:
+        """Invited and joined, without a web server between."""
+        new, database = NewIdentity(self.settings.data_dir.parent / kiosk), self.database()
+        try:
+            enrolment = enrol.Enrolment(self.settings, database, app.open_authority(self.settings), app.now_ms)
+            code = parse_code(enrolment.invite(f"Clinic {kiosk}"))
+            reply = asyncio.run(enrolment.join(JoinRequest(code.token.hex(), new.request, kiosk)))
+        finally:
+            database.close()
+        assert isinstance(reply, IdentityReply)
+        return new.take(self.url, reply)
+
+    def identity(self, kiosk: str) -> Identity:
+        return Identity.load(self.settings.data_dir.parent / kiosk)
 
     def start(self) -> None:
         with self.log.open("a") as log:
@@ -158,14 +172,14 @@ class TestKiosk:
 
     __test__ = False
 
-    def __init__(self, port: int, kiosk: str, password: str) -> None:
-        self.id = kiosk
+    def __init__(self, port: int, identity: Identity) -> None:
+        self.id = kiosk = identity.kiosk
         self.boot = os.urandom(8)
         self.got: list[wire.Message] = []
         self._changed = asyncio.Condition()
         will = wire.encode(wire.Message(wire.Status(online=False)))
         self._client = aiomqtt.Client(
-            "127.0.0.1", port, username=kiosk, password=password, identifier=kiosk,
+            "127.0.0.1", port, identifier=kiosk, tls_context=BrokerTls.of(identity),
             protocol=aiomqtt.ProtocolVersion.V5,
             will=aiomqtt.Will(wire.up_topic(kiosk, "s"), will, 1, True),
         )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.core import sdp, wire
 from hub import console
-from tests.adapters.hub.conftest import DOCTORS
+from tests.adapters.hub.conftest import DOCTORS, KIOSKS
 from tests.adapters.hub.rig import Broker, Hub, free_port
 from tests.adapters.hub.test_calls import (
     ANSWER,
@@ -75,10 +75,12 @@ def database_url(postgres: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stopped_hub(tmp_path: Path, template: Path, database_url: str) -> Iterator[Hub]:
-    shutil.copytree(template, tmp_path / "data")
+    shutil.copytree(template / "data", tmp_path / "data")
     hub = Hub(tmp_path)
     hub.set("store", f'database_url = "{database_url}"')
     hub.broker = Broker(hub.settings)
+    for kiosk in KIOSKS:
+        hub.add_kiosk(kiosk)
     for doctor in DOCTORS:
         hub.add_doctor(doctor)
     yield hub
