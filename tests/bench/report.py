@@ -164,8 +164,8 @@ recognised in what was played. *Mouth-to-ear*: of those seconds, from the microp
 loudspeaker counts with its own 40 ms of queue, the browser's without. *CPU*: of one processor, of the process at the
 kiosk. *kbit/s* is what arrived, headers included.
 
-The promises are for recorded speech (`--corpus FOLDER`). Without a folder espeak-ng speaks, whose voice suffers more: Opus
-by itself gives it 2.5 at 6 kbit/s and 3.6 at 12, where recorded speech has 3.5 and 4.2.
+The promises are for recorded speech (`--corpus FOLDER`). Without a folder espeak-ng speaks, whose voice suffers more:
+Opus by itself gives it 2.5 at 6 kbit/s and 3.6 at 12, where recorded speech has 3.5 and 4.2.
 
 {_markdown_table(PICTURES, picture_table(found))}
 
