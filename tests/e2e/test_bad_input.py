@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,11 @@ import websockets
 from websockets.asyncio.client import connect
 
 from edge_agent.core import wire
+from edge_agent.identity import Identity
 from hub import console
+from hub.authority import Authority
+from hub.keys import passphrase_of_operator
+from tests.adapters.identities import new_authority, new_identity
 from tests.e2e.kiosk import CLI, ENVIRONMENT, Kiosk
 from tests.e2e.program import until
 
@@ -112,11 +117,12 @@ async def test_a_file_that_is_none_is_named_and_the_rest_works(kit, kiosk, tmp_p
 
 
 async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, available):
-    password_file = kiosk.password_file
-    right = password_file.read_text()
     seen = len(kiosk.screen.views)
     await kiosk.agent.stop()
-    password_file.write_text("wrong\n")
+    kept = kiosk.identity_dir.rename(kiosk.folder / "identity.kept")
+    own = Authority(kit.data_dir / "ca", passphrase_of_operator(plain_key=True))
+    foreign = new_authority(kiosk.folder / "foreign")  # a certificate that this broker knows nothing of
+    new_identity(kiosk.identity_dir, foreign, kiosk.name, Identity.load(kept).broker[1], trusts=own)
     lines = len(kiosk.agent.lines)
     await kiosk.agent.start()
     try:
@@ -126,10 +132,11 @@ async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, av
         await asyncio.sleep(CALM_S)
         told = [line.text for line in kiosk.agent.lines[lines:] if "refuse" in line.text]
         assert len(told) == 1, told
-        assert "password" in told[0]
+        assert "does not know the CA" in told[0]
     finally:
         await kiosk.agent.stop()
-        password_file.write_text(right)
+        shutil.rmtree(kiosk.identity_dir)
+        kept.rename(kiosk.identity_dir)
         await kiosk.agent.start()
     await available.case(consult, lambda case: case.card.complete, 30.0)
     await kiosk.until_ready()
@@ -138,7 +145,7 @@ async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, av
 async def test_a_second_kiosk_with_the_same_identity_is_told_on_both(kit, kiosk, voices):
     twin = Kiosk(kit.folder / "twin", "kiosk-twin", voices.patient_wav)
     twin.write_settings()
-    twin.change_settings(kiosk.identity())
+    shutil.copytree(kiosk.identity_dir, twin.identity_dir)
     await twin.start()
     try:
         await asyncio.gather(
