@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from edge_agent.core import trust
+from edge_agent.core.joining import HUB_NAME
 from hub import accounts, broker
 from hub.advertise import advertised
 from hub.authority import Authority, server_names
@@ -105,9 +107,12 @@ async def _serve(
     config = _uvicorn_config(settings, authority, web)
     server = _Server(config)
 
+    config.load()
+    own_tls = _show_kiosks_own_certificate(settings, authority, config.ssl)
+
     def renewed() -> None:
-        if config.ssl is not None and settings.serves_own_certificate:
-            config.ssl.load_cert_chain(authority.cert_path, authority.key_path)
+        if own_tls is not None:
+            own_tls.load_cert_chain(authority.cert_path, authority.key_path)
 
     watch = CertificateWatch(settings, authority, names_of(settings), switchboard.do, now_ms, renewed)
     listening = _listen(settings)
@@ -183,6 +188,24 @@ def _uvicorn_config(settings: HubSettings, authority: Authority, web: Web) -> uv
         timeout_graceful_shutdown=CLOSE_S,
         proxy_headers=False,
     )
+
+
+def _show_kiosks_own_certificate(
+    settings: HubSettings, authority: Authority, tls: ssl.SSLContext | None
+) -> ssl.SSLContext | None:
+    """Whatever certificate browsers are shown, a kiosk believes the hub's CA alone: it asks for `HUB_NAME`. Returns the
+    context with the hub's own certificate."""
+    if tls is None or settings.serves_own_certificate:
+        return tls
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(authority.cert_path, authority.key_path)
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        if name == HUB_NAME:
+            connection.context = own
+
+    tls.sni_callback = choose
+    return own
 
 
 def _print_first_account(name: str, password: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import ipaddress
+import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -216,7 +217,8 @@ class Authority:
 
     def _make_ca(self, number: int) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"Teleconsult hub CA {number}")
+        # A name of its own, or whoever meets two hubs' takes the one for the other and speaks of broken signatures.
+        name = _name(f"Teleconsult CA {number} {secrets.token_hex(4)}")
         certificate = (
             _builder(name, name, key.public_key(), _today() + timedelta(days=_CA_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

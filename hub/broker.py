@@ -37,12 +37,12 @@ _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 # For mosquitto, which has no words for it: session tickets of 32 bytes that name a session in the
 # broker's memory, in place of the whole session with the kiosk's certificate, and one of them rather than two.
 TLS_CONFIGURATION = """# Written by `teleconsult hub`; the broker is started with OPENSSL_CONF naming this file.
-openssl_conf = default
-[default]
-ssl_conf = ssl
-[ssl]
-system_default = broker
+openssl_conf = broker
 [broker]
+ssl_conf = tls
+[tls]
+system_default = listeners
+[listeners]
 Options = -SessionTicket
 NumTickets = 1
 """

@@ -16,10 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edge_agent.core.csr import read_certificate
 from edge_agent.core.joining import join_link
 from hub import accounts, app, audit, enrol
-from hub.authority import Authority
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
@@ -207,18 +205,8 @@ def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
         print(f"CA {ca.number}  signs {roles}, until {ca.certificate.not_valid_after_utc:%Y-%m-%d}")
         print(f"      {ca.certificate.fingerprint(hashes.SHA256()).hex(':')}")
     if len(cas) > 1:
-        behind = _do(settings, _behind, authority)
+        behind = _do(settings, enrol.behind, authority)
         print(f"{len(behind)} kiosks do not know CA {cas[-1].number} yet{': ' if behind else ''}{', '.join(behind)}")
-
-
-def _behind(session: Session, authority: Authority) -> list[str]:
-    """Kiosks whose certificate is of an older CA: they have not been told of the newest."""
-    found = []
-    for kiosk in session.scalars(select(Kiosk).where(Kiosk.sign_key != b"").order_by(Kiosk.id)):
-        newest = enrol.newest_certificate(session, kiosk.id, enrol.key_hash(kiosk.sign_key))
-        if newest is not None and not newest.revoked_at and not authority.is_by_newest(read_certificate(newest.pem)):
-            found.append(kiosk.id)
-    return found
 
 
 def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -231,7 +219,7 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
         )
         print("When `teleconsult hub ca show` names no kiosk any more: teleconsult hub ca rotate --finish")
         return
-    behind = _do(settings, _behind, authority)
+    behind = _do(settings, enrol.behind, authority)
     if behind and not arguments.force:
         raise AuthorityError(
             f"{len(behind)} kiosks do not know the new CA yet ({', '.join(behind[:10])}) and would have to join anew; "

@@ -295,6 +295,16 @@ def certificates_until(session: Session) -> dict[str, int]:
     return {kiosk: until for kiosk, until in session.execute(query.group_by(Certificate.kiosk_id))}
 
 
+def behind(session: Session, authority: Authority) -> list[str]:
+    """Kiosks whose certificate is of an older CA: they have not been told of the newest."""
+    found = []
+    for kiosk in session.scalars(select(Kiosk).where(Kiosk.sign_key != b"").order_by(Kiosk.id)):
+        newest = newest_certificate(session, kiosk.id, key_hash(kiosk.sign_key))
+        if newest is not None and not newest.revoked_at and not authority.is_by_newest(read_certificate(newest.pem)):
+            found.append(kiosk.id)
+    return found
+
+
 def revoke(session: Session, kiosk: str, now_ms: int, by: str) -> int:
     """All certificates of this kiosk, and what it waits for; how many certificates. Raises NoSuchKiosk."""
     known_kiosk(session, kiosk)

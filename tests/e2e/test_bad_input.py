@@ -130,7 +130,7 @@ async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, av
         await kiosk.board.press()
         consult = await kiosk.leave_message(voice_s=1.0)
         await asyncio.sleep(CALM_S)
-        told = [line.text for line in kiosk.agent.lines[lines:] if "refuse" in line.text]
+        told = [line.text for line in kiosk.agent.lines[lines:] if "trouble=broker_refused" in line.text]
         assert len(told) == 1, told
         assert "does not know the CA" in told[0]
     finally:

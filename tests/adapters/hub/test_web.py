@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import signal
 import ssl
 
-import aiomqtt
 import httpx
 import pytest
 
-from edge_agent.core import joining, wire
+from edge_agent.core import wire
 from hub import app, console
-from hub.enrol import Enrolment
-from hub.records import Invitation, Kiosk
 from tests.adapters.hub.rig import PASSWORD, Hub, now_ms
 
 
@@ -130,61 +126,6 @@ async def test_advice_for_no_case(hub: Hub):
     async with hub.doctor("anna") as doctor:
         answer = await doctor.http.post(f"/api/cases/{'0' * 32}/advice", data={"text": "x"})
         assert answer.status_code == 404
-
-
-# --- joining
-
-
-def invite(hub: Hub, site: str, valid: bool = True) -> joining.JoinCode:
-    database = hub.database()
-    try:
-        enrolment = Enrolment(hub.settings, database, app.open_authority(hub.settings), now_ms)
-        return joining.parse_code(enrolment.invite(site))
-    finally:
-        database.close()
-
-
-async def test_a_kiosk_joins_once(hub: Hub, http: httpx.AsyncClient):
-    code = invite(hub, "Clinic by the River")
-    answer = await http.post("/join", json={"token": code.token.hex()})
-    assert answer.status_code == 200, answer.text
-    joined = answer.json()
-    assert joined["kiosk"] == "clinic-by-the-river-1"
-    assert (await http.get("/ca.pem")).text == joined["ca"]
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with aiomqtt.Client(
-                    joined["host"], joined["port"], username=joined["username"], password=joined["password"]
-                ):
-                    break
-            except aiomqtt.MqttError:
-                continue
-    again = await http.post("/join", json={"token": code.token.hex()})
-    assert again.status_code == 403
-    assert "used already" in again.json()["error"]
-    assert hub.do(lambda session: session.get_one(Kiosk, "clinic-by-the-river-1").site) == "Clinic by the River"
-
-
-async def test_codes_that_are_not_taken(hub: Hub, http: httpx.AsyncClient):
-    code = invite(hub, "Clinic")
-
-    def expire(session):
-        for invitation in session.query(Invitation):
-            invitation.expires_at = now_ms() - 1
-
-    before = (hub.settings.broker_dir / "passwords").read_text()
-    hub.do(expire)
-    for token, word in ((code.token.hex(), "too old"), ("0" * 20, "not know"), ("!", "code"), ("", "code")):
-        answer = await http.post("/join", json={"token": token})
-        assert answer.status_code == 403
-        assert word in answer.json()["error"]
-    valid = invite(hub, "Clinic")
-    for name in ("hill-1-", "_hub", "a/b", "#"):
-        answer = await http.post("/join", json={"token": valid.token.hex(), "kiosk": name})
-        assert answer.status_code == 403
-    assert (hub.settings.broker_dir / "passwords").read_text() == before
-    assert (await http.post("/join", json={"token": valid.token.hex(), "kiosk": "my-own-name"})).status_code == 200
 
 
 # --- starting and stopping
