@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,8 @@ STEADY_S = 60.0
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # prctl(2); kept over exec, lost where a program changes its user
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class MediaListener(Protocol):
@@ -102,7 +103,7 @@ class MediaProcess:
             argv = [part.replace("{socket}", str(socket)) for part in self._argv]
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *argv, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent
+                    *argv, stdin=asyncio.subprocess.DEVNULL, preexec_fn=ends_with_this_process()
                 )
             except OSError as error:
                 return f"it cannot be started: {error}"
@@ -156,7 +157,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             continue
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: whoever kills the agent ends the media process too."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def ends_with_this_process() -> Callable[[], None]:
+    """For `preexec_fn`: the kernel kills the child when this process is gone, however it went."""
+    parent = os.getpid()
+
+    def ask_the_kernel() -> None:
+        if sys.platform == "linux":
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # gone before that was said
+            os._exit(1)
+
+    return ask_the_kernel

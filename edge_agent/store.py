@@ -44,10 +44,6 @@ class StoreBroken(StoreError, OSError):
     """The card does not write or the database is damaged. The next start sets a damaged one aside."""
 
 
-class StoreLocked(StoreError):
-    pass
-
-
 # --- what may be changed
 
 

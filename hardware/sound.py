@@ -47,7 +47,6 @@ class DeviceMicrophone:
         self._name = device.name
         self._changed = threading.Condition()
         self._blocks: deque[NDArray[np.int16]] = deque(maxlen=MICROPHONE_QUEUE_BLOCKS)
-        self._channels = channels
         self._convert = (
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(rate, channels, SAMPLE_RATE_HZ, 1)
         )

@@ -94,14 +94,6 @@ def has_case(session: Session, consult: Consult) -> bool:
     return session.scalar(from_kiosk.limit(1)) is not None
 
 
-def files_complete(session: Session, consult: Consult) -> bool:
-    """Every file the case names is here."""
-    here = select(Content.digest).where(
-        Content.kiosk_id == consult.kiosk_id, Content.digest.in_(consult.saved_files), Content.complete
-    )
-    return len(set(session.scalars(here))) == len(set(consult.saved_files))
-
-
 def see(session: Session, out: Outgoing, consult: Consult, doctor: Doctor, now_ms: int) -> None:
     """A doctor has opened the case; the first time, the clinic is told."""
     if consult.seen_at or not has_case(session, consult):

@@ -40,7 +40,6 @@ class Database:
     def __init__(self, url: str, data_dir: Path) -> None:
         """Opens the database and brings its tables up to date. Raises DatabaseError."""
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._url = url
         try:
             self._engine = _open(url)
             self._migrate(data_dir)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+from edge_agent.media_process import ends_with_this_process
 
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S = 30.0  # up this long, the pauses begin anew
@@ -22,24 +23,9 @@ READY_TIMEOUT_S = 60.0  # a Raspberry Pi that reads everything from a slow card
 STOP_TIMEOUT_S = 6.0
 MAX_LOG_BYTES = 4 * 1024 * 1024
 
-_PR_SET_PDEATHSIG = 1  # prctl(2); kept over exec, lost where a program changes its user
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class WillNotStart(OSError):
     """One line with the last words of the child and where its log is."""
-
-
-def ends_with_this_process() -> Callable[[], None]:
-    """For `preexec_fn`: the kernel kills the child when this process is gone, however it went."""
-    parent = os.getpid()
-
-    def ask_the_kernel() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # gone before that was said
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 class Child:

@@ -32,8 +32,9 @@ from edge_agent.core.tomltext import Value, set_values
 from edge_agent.discovery import HubAddress
 from edge_agent.identity import Identity, IdentityDamaged, NotJoined
 from edge_agent.join import join
+from edge_agent.media_process import ends_with_this_process
 from edge_agent.private_files import write_private
-from kiosk.children import Child, ends_with_this_process
+from kiosk.children import Child
 from kiosk.worker import pin_hash
 
 SITE = "Demo clinic"

@@ -4,7 +4,6 @@ second doctor, the inbox, what the hub has recorded."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections.abc import Callable
@@ -13,19 +12,21 @@ from typing import TypeVar
 import httpx
 import msgspec
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 from hub import console
+from tests.e2e.reconnecting import ReconnectingClient
 
 M = TypeVar("M")
 
 _decode = msgspec.json.Decoder(console.ToConsole).decode
 
 
-class ConsoleClient:
+class ConsoleClient(ReconnectingClient):
     """Keeps its WebSocket up over restarts of the hub. `got` holds every message in order."""
 
     def __init__(self, url: str, name: str, password: str) -> None:
+        super().__init__()
         self.name = name
         # The hub's own CA, on a LAN: who the hub is is not what these tests are about.
         self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=10, verify=False)
@@ -33,9 +34,6 @@ class ConsoleClient:
         self.got_at: list[float] = []  # Unix seconds of each
         self._url, self._account = url, {"name": name, "password": password}
         self._ssl = ssl._create_unverified_context() if url.startswith("https") else None
-        self._socket: ClientConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
 
     async def open(self, available: bool = False) -> None:
         """Signs in and stays connected; `available` is asked for and waited for."""
@@ -47,24 +45,8 @@ class ConsoleClient:
         await self.send(console.SetAvailable(available=available))
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await super().close()
         await self.http.aclose()
-
-    async def send(self, message: object) -> None:
-        """Once it is connected; again where the connection broke under it."""
-        async with asyncio.timeout(15):
-            while True:
-                async with self._changed:
-                    while self._socket is None:
-                        await self._changed.wait()
-                    socket = self._socket
-                with contextlib.suppress(websockets.ConnectionClosed):
-                    await socket.send(msgspec.json.encode(message).decode())
-                    return
-                await asyncio.sleep(0.05)
 
     async def until_now(
         self, kind: type[M] | tuple[type[M], ...], wanted: Callable[[M], bool], what: str, timeout_s: float = 15.0

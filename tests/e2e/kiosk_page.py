@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from hardware.numbered import read_number
 from kiosk.screen import PictureKind, View
 from tests.e2e.pictures import Sighting
+from tests.e2e.reconnecting import ReconnectingClient
 
 T = TypeVar("T")
 Dial = Callable[[str, int], socket.socket]  # how to reach the kiosk's loopback from elsewhere
@@ -29,36 +29,15 @@ class Change(NamedTuple, Generic[T]):
     value: T
 
 
-class _Client:
+class _Client(ReconnectingClient):
     """Keeps one WebSocket up over restarts of the agent."""
 
     def __init__(self, port: int, path: str, dial: Dial | None) -> None:
+        super().__init__()
         self._port, self._path, self._dial = port, path, dial
-        self._socket: ClientConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
 
     async def open(self) -> None:
         self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def send(self, message: object) -> None:
-        """Once it is connected; again where the connection broke under it."""
-        async with asyncio.timeout(15):
-            while True:
-                async with self._changed:
-                    while self._socket is None:
-                        await self._changed.wait()
-                    socket = self._socket
-                with contextlib.suppress(websockets.ConnectionClosed):
-                    await socket.send(msgspec.json.encode(message).decode())
-                    return
-                await asyncio.sleep(0.05)
 
     async def _run(self) -> None:
         url = f"ws://127.0.0.1:{self._port}{self._path}"

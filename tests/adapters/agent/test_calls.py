@@ -7,6 +7,7 @@ import os
 import signal
 
 from edge_agent.core import wire
+from tests.e2e.kiosk import read_rows
 from tests.e2e.program import until
 
 
@@ -178,6 +179,10 @@ async def test_an_offline_emergency_rings_when_the_hub_comes(broker, tmp_path, h
     view = await kiosk.screen.until(lambda view: view.screen == "emergency", "the instruction")
     assert view.emergency_instruction
     await kiosk.board.until_light("emergency")
+    # The lamp answers before the disk does; what a kill may not lose is what the disk has.
+    database = kiosk.state_dir / "store" / "kiosk.db"
+    kept = "SELECT 1 FROM value WHERE key = 'call'"
+    await until(lambda: read_rows(database, kept, ()), 10, "the emergency on the disk")
     await kiosk.agent.kill()
     await kiosk.start()
     mark = len(hub.got)
