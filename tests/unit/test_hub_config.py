@@ -16,7 +16,7 @@ def test_works_without_a_file(tmp_path):
     settings = read_hub_settings(None)
     assert settings.database_url.startswith("sqlite:///")
     assert not settings.serves_https
-    assert settings.kiosk_broker == ("127.0.0.1", 1883)
+    assert settings.kiosk_broker == ("127.0.0.1", 8883)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ async def test_notices_have_words(agent, lock):
     agent.condition("disk_full", False)
     view = show(agent, lock, Status())
     codes = [notice.code for notice in view.notices]
-    assert codes == ["camera_missing", "hub_unreachable"]
+    assert codes == ["not_joined", "camera_missing", "hub_unreachable"]
     assert all(notice.text for notice in view.notices)
     silent = build_view(agent, lock, dataclasses.replace(AROUND, speaks=False))
     assert silent.notices[-1].code == "speech_missing"
