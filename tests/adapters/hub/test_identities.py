@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
 import time
@@ -296,6 +297,17 @@ async def test_an_expired_certificate_waits_for_a_technician(hub: Hub):
     newer = await asyncio.to_thread(renew, expired)
     assert isinstance(newer, Identity)
     assert await gets_in(hub, newer)
+
+
+async def test_an_open_connection_ends_with_its_certificate(hub: Hub):
+    short = reissue(hub, "hill-1", timedelta(seconds=4))
+    with contextlib.suppress(aiomqtt.MqttError):
+        async with asyncio.timeout(30), connection(hub, BrokerTls.of(short)) as client:
+            async for _ in client.messages:
+                pass
+    assert not await gets_in(hub, short)
+    assert isinstance(await asyncio.to_thread(renew, short), Waiting)
+    await until(lambda: "its certificate has run out kiosk=hill-1" in hub.log.read_text(), "it is logged")
 
 
 async def test_new_hardware_takes_over_by_approval_and_the_old_one_is_out(hub: Hub, tmp_path: Path):
