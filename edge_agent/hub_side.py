@@ -74,7 +74,7 @@ class HubSide:
             hub = trust.FarKeys(identity.hub_signing_key, identity.hub_seal_key)
             self.sealing = Sealing(identity.kiosk, own, hub, clock, counters)
             self.link = HubLink(settings, identity, clock, self.sealing, self, last_will)
-            self.renewal = Renewal(identity, settings.hub.address, self.link.renewed)
+            self.renewal = Renewal(identity, settings.hub.address, clock, self.link.renewed)
 
     @property
     def reachable(self) -> bool:

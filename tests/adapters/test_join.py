@@ -224,14 +224,18 @@ def pretending(ca_pem: bytes, context: ssl.SSLContext | None = None) -> Iterator
             thread.join()
 
 
+def tls_of(authority: Authority) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.cert_path, authority.key_path)
+    return context
+
+
 async def test_who_shows_the_hubs_ca_and_is_not_the_hub_gets_no_token(hub: Hub, folder: Path, tmp_path: Path) -> None:
     """Between kiosk and hub, passing on what anybody may read."""
     code = await hub.invite()
     other = new_authority(tmp_path / "other")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(other.cert_path, other.key_path)
     with (
-        pretending(hub.authority.pem.encode(), context) as (address, sent),
+        pretending(hub.authority.pem.encode(), tls_of(other)) as (address, sent),
         pytest.raises(WrongHub, match=r"has no certificate of it .* the token was not sent"),
     ):
         await asyncio.to_thread(join, code, folder, address)
