@@ -136,6 +136,13 @@ class HubSettings(_Section, frozen=True):
         return self.serves_https and not self.listen.tls_cert
 
     @property
+    def invites_to(self) -> tuple[str, int]:
+        """`(host, port)` that an invitation names. No host where it listens on every address and has no name: then a
+        kiosk finds it on its network."""
+        names, host = self.listen.names, self.listen.host
+        return names[0] if names else host if host not in ("0.0.0.0", "::") else "", self.listen.port  # noqa: S104
+
+    @property
     def kiosk_broker(self) -> tuple[str, int]:
         """`(host, port)` that a joining kiosk is told."""
         names = self.listen.names

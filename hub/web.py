@@ -51,6 +51,7 @@ from hub.records import CaseFile, Consult, Content, Doctor
 from hub.roles import Permission, may
 from hub.signin import SignIn
 from hub.switchboard import NOT_SIGNED_IN, Switchboard
+from hub.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ class Web:
         self._settings, self._switchboard, self._enrolment = settings, switchboard, enrolment
         self._health = health
         self._sign_in = SignIn(settings, switchboard)
-        self._office = Office(switchboard, enrolment, self._sign_in)
+        self._office = Office(switchboard, self._sign_in)
+        self._workshop = Workshop(settings, switchboard, enrolment)
         self._joins = Attempts(free=20, first_wait_s=30, longest_wait_s=900)
         self._viewed: dict[tuple[str, str], float] = {}
         self._description = openapi.describe(self.endpoints(), self._sign_in.cookie)
@@ -149,6 +151,7 @@ class Web:
                 "POST", "/api/cases/{consult}/advice", self.advice, Permission.GIVE_ADVICE, "Advise on a case.",
                 {201: AdviceKept}, form=ADVICE_FORM, parts=case,
             ),
+            *self._workshop.endpoints(),
             *self._office.endpoints(),
         ]  # fmt: skip
 

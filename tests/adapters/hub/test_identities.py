@@ -293,7 +293,7 @@ async def test_an_expired_certificate_waits_for_a_technician(hub: Hub):
             assert answer.status_code == status, answer.text
         assert (await http.post("/api/kiosks/hill-1/approve", json={})).status_code == 409  # nothing waits any more
         card = next(card for card in (await http.get("/api/kiosks")).json()["kiosks"] if card["kiosk"] == "hill-1")
-        assert card["waits"] == ""
+        assert card["asking"] == []
     newer = await asyncio.to_thread(renew, expired)
     assert isinstance(newer, Identity)
     assert await gets_in(hub, newer)
