@@ -75,6 +75,9 @@ class CertificateWatch:
             await asyncio.to_thread(self._authority.revoke, revoked)
         own_before = self._own_certificate()
         changed = await asyncio.to_thread(broker.copy_certificates, self._settings.broker_dir, self._authority)
+        if changed:  # a change of CA that was killed half-way: without a list for each, the broker lets nobody in
+            await asyncio.to_thread(self._authority.ensure, self._names)
+            await asyncio.to_thread(broker.copy_certificates, self._settings.broker_dir, self._authority)
         if changed or to_cut or not self._looked:  # a process before this one may have died before it told the broker
             broker.reload(self._settings.broker_dir)
             self._looked = True

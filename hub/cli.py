@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from edge_agent.core.joining import join_link
 from hub import accounts, app, audit, enrol
+from hub.authority import Ca
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
@@ -227,8 +228,12 @@ def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
 def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
     authority = app.open_authority(settings)
     if not arguments.finish:
-        ca = authority.rotate()
-        _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotated", f"ca:{ca.number}")
+
+        def rotate(session: Session) -> Ca:
+            audit.append(session, app.now_ms(), audit.command(), "ca_rotated", f"ca:{authority.cas[-1].number + 1}")
+            return authority.rotate()  # what cannot be audited is not done
+
+        ca = _do(settings, rotate)
         print(
             f"CA {ca.number} signs kiosks from now on. Each gets to know it within a week, when it next asks the hub."
         )
@@ -240,8 +245,13 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
             f"{len(behind)} kiosks do not know the new CA yet ({', '.join(behind[:10])}) and would have to join anew; "
             "wait until they have been online, or add --force"
         )
-    ca = authority.finish_rotation(app.names_of(settings))
-    _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{ca.number}")
+
+    def finish(session: Session) -> Ca:
+        number = authority.cas[-1].number
+        audit.append(session, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{number}")
+        return authority.finish_rotation(app.names_of(settings))
+
+    ca = _do(settings, finish)
     print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 

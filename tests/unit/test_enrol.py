@@ -274,6 +274,17 @@ async def test_new_hardware_that_is_faster_than_the_cut_stays_online(office: Off
     assert office.do(lambda session: session.get_one(Kiosk, "hill-1").online)
 
 
+async def test_a_change_of_ca_that_was_killed_is_ended_by_the_running_hub(office: Office):
+    """Between the new CA and the lists of what is revoked: OpenSSL wants one of each issuer, or lets nobody in."""
+    await office.join("hill-1")
+    watch = Watch(office)
+    await watch._look()
+    office.authority._make_ca(2)
+    await watch._look()
+    assert (office.settings.broker_dir / "ca.pem").read_text().count("BEGIN") == 2
+    assert (office.settings.broker_dir / "crl.pem").read_text().count("BEGIN") == 2
+
+
 # --- invitations
 
 
