@@ -24,6 +24,7 @@ from edge_agent.sealing import Sealing
 log = logging.getLogger(__name__)
 
 ASK_TIME_S = 3600.0  # a crystal is wrong by a fifth of a second then
+ASK_TIME_AGAIN_S = 30.0  # while it is not known: an answer was lost, or was longer on its way than it may be
 GOODBYE_S = 1.0
 
 Presence = tuple[Literal["here", "busy", "nobody", "offline"], int, str]
@@ -96,7 +97,8 @@ class HubSide:
 
     def watch_clock(self, now: float) -> None:
         """Every few seconds; `now` is monotonic."""
-        if self._reachable and now - self._time_asked_at >= ASK_TIME_S:
+        known = self._clock.dates_ms() is not None
+        if self._reachable and now - self._time_asked_at >= (ASK_TIME_S if known else ASK_TIME_AGAIN_S):
             self._ask_time()
         if self._clock.trusted and self.link is not None:
             self.link.clock_is_trusted()

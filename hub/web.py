@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from sqlalchemy import select
@@ -320,7 +321,7 @@ class Web:
             given = await giving
         except JoinRefused as refusal:
             self._joins.count(address, now)
-            log.warning("kiosk refused address=%s: %s", address, refusal)
+            log.warning("kiosk refused address=%s: %s", address, " ".join(str(refusal).split()))  # it quotes the kiosk
             return error_answer(403, str(refusal))
         if isinstance(given, Waiting):
             return json_answer(given, 202)
@@ -357,7 +358,7 @@ class Guard:
         await self._app(scope, receive, send_with_headers)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        log.warning("refused, from another origin path=%s", scope["path"])
+        log.warning("refused, from another origin path=%s", quote(scope["path"]))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:

@@ -148,6 +148,17 @@ async def test_a_code_that_is_not_taken_leaves_nothing_behind(hub: Hub, tmp_path
     assert not (tmp_path / "kiosk").exists()
 
 
+async def test_whoever_asks_writes_no_line_of_the_hubs_log(hub: Hub, tmp_path: Path):
+    code, forged = invite(hub), "\nERROR hub.web all is lost"
+    with pytest.raises(Refused):
+        await joined(hub, code, tmp_path / "kiosk", site=f"elsewhere{forged}")
+    async with httpx.AsyncClient(base_url=hub.url, trust_env=False, headers={"Origin": "http://evil.example"}) as http:
+        assert (await http.post("/api/x%0AERROR%20hub.web%20all%20is%20lost")).status_code == 403
+    lines = hub.log.read_text().splitlines()
+    assert sum("all is lost" in line or "all%20is%20lost" in line for line in lines) == 2
+    assert not [line for line in lines if line.startswith("ERROR")]
+
+
 def wrong_curve() -> str:
     return make_request(ec.generate_private_key(ec.SECP384R1()), X25519PrivateKey.generate().public_key())
 
