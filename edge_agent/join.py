@@ -44,7 +44,7 @@ from edge_agent.tls import HubTls, OutOfDate
 
 TIMEOUT_S = 20.0  # a link by satellite takes seconds for a handshake
 MAX_REPLY_BYTES = 64 * 1024
-APPROVAL_PAUSE_S = 3.0
+APPROVAL_PAUSE_S, APPROVAL_LONGEST_PAUSE_S = 3.0, 30.0  # each question is a new connection: 3 kB
 
 _ADVICE = "hub.address in the kiosk's configuration"
 
@@ -105,7 +105,7 @@ def join(
         ) from None
     request = JoinRequest(code.token.hex(), new.request, name, site)
     addresses = [hub] if hub else _found(find)
-    told = False
+    told, pause_s = False, APPROVAL_PAUSE_S
     while True:
         address, origin, reply = _ask(addresses, code, request)
         if isinstance(reply, IdentityReply):
@@ -117,7 +117,8 @@ def join(
             waiting(reply.waiting)
             told = True
         addresses = [address]
-        time.sleep(APPROVAL_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, APPROVAL_LONGEST_PAUSE_S)
 
 
 def _check_not_joined(folder: Path) -> None:
