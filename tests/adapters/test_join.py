@@ -168,12 +168,14 @@ async def test_the_hub_is_found_on_the_network(hub: Hub, folder: Path) -> None:
         nobody = HubAddress("127.0.0.1", free_port())
         joined = await asyncio.to_thread(join, code, folder, find=lambda: [nobody, *found])
     assert joined.hub.endswith(f":{hub.address.port}")
-    assert await asyncio.to_thread(find_hubs, 0.3, ["127.0.0.1"]) == []
+    assert hub.address not in await asyncio.to_thread(find_hubs, 0.3, ["127.0.0.1"])  # others may run beside this test
 
 
 async def test_a_hub_on_loopback_does_not_advertise() -> None:
-    async with advertised("127.0.0.1", 8443, ["127.0.0.1"]):
-        assert await asyncio.to_thread(find_hubs, 0.3, ["127.0.0.1"]) == []
+    port = free_port()
+    async with advertised("127.0.0.1", port, ["127.0.0.1"]):
+        found = await asyncio.to_thread(find_hubs, 0.3, ["127.0.0.1"])
+    assert port not in [each.port for each in found]
 
 
 def test_a_picture_without_a_code_is_given_up(tmp_path: Path) -> None:
