@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 
 import httpx
@@ -70,7 +71,8 @@ async def test_a_disabled_account_is_out_at_once(hub: Hub):
         token = doctor.http.cookies[COOKIE]
         hub.do(lambda s: accounts.set_disabled(s, accounts.existing(s, "anna"), True, now_ms(), by="test"))
         assert not await is_in(hub, token)
-        await doctor.send(console.OpenCase(consult="0" * 32))
+        with contextlib.suppress(websockets.ConnectionClosed):  # the page may have been closed by then
+            await doctor.send(console.OpenCase(consult="0" * 32))
         await doctor.closed.wait()
         assert doctor.close_code == 4401
         assert (await sign_in(doctor.http)).status_code == 401
