@@ -18,6 +18,7 @@ settings.load_profile("kit")
 REAL_TIME = (
     "tests/e2e/",
     "tests/linklab/test_lab.py",
+    "tests/adapters/test_demo_ports.py",  # the usual ports are one demo's
     "tests/adapters/test_media_",
     "tests/adapters/test_sound_cards.py",
 )
