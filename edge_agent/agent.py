@@ -17,13 +17,14 @@ import msgspec
 
 from edge_agent import ipc
 from edge_agent.advice import AdviceDesk
+from edge_agent.clock import LOOK_S, KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import call as core
 from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
-from edge_agent.delivery import Delivery, wall_ms
+from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
 from edge_agent.hub_side import HubSide
@@ -63,6 +64,7 @@ log = logging.getLogger(__name__)
 
 State = core.State
 DISK_CHECK_S = 60.0
+SAVE_CLOCK_S = 300.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
@@ -121,15 +123,19 @@ class Agent:
         self._gestures = ButtonGestures((EMERGENCY_HOLD_S, CANCEL_HOLD_S))
 
         contents = store.store.load()
-        self.records = Records(contents)
+        self.clock = KioskClock(contents.values.get("clock", b""))
+        self.records = Records(contents, self.clock.stamp)
         self.media = MediaProcess(media_argv, settings.state_dir / "run", self)
         self.sounds = Sounds(voice, self.media.send)
         self._journal = Journal(store, self._store_trouble, self._unwritten)
         last_will = wire.Status(online=False, software=software, boot=self._boot, language=self.language)
-        self.hub = HubSide(settings, self, last_will)
+        self.hub = HubSide(settings, self, self.clock, contents.values.get("counters", b""), last_will)
+        self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
-        self.delivery = Delivery(store, self.hub.link, self._freed, self._set_aside)
+        self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
         self.downlink = Downlink(store, self.records, self)
+        if self.hub.sealing is not None:
+            self.hub.sealing.file_keys = self.downlink.key_named
         self.drafts = Drafts(store, self.records, self, call.draft_idle_s, call.max_voice_note_s)
         self.advice = AdviceDesk(store, self.records, self)
         self._on_disk = contents  # until `start` takes it up
@@ -159,8 +165,11 @@ class Agent:
         self._media_task = self._spawn(self.media.run(), "media")
         self._spawn(self.downlink.run(), "downlink")
         self._spawn(self._watch_disk(), "disk")
+        self._spawn(self._watch_clock(), "clock")
         if self.hub.link is not None:
             self._spawn(self.hub.link.run(), "link")
+        if self.hub.renewal is not None:
+            self._spawn(self.hub.renewal.run(), "renewal")
 
     async def failed(self) -> None:
         """Raises what ended one of the agent's tasks; none of them should ever end."""
@@ -259,7 +268,7 @@ class Agent:
     # --- effects
 
     def _carry_out(self, effects: list[events.Effect], before: core.Status, felt: bool = False) -> None:
-        status, wall = self.machine.status, wall_ms()
+        status, wall = self.machine.status, self.wall_ms()
         self._show_light()
         if status.state not in QUIET:
             self.advice.interrupt()
@@ -356,7 +365,7 @@ class Agent:
             after()
 
     def send_durable(self, consult: bytes, body: wire.Body, changes: list[Change]) -> None:
-        wall = wall_ms()
+        wall = self.wall_ms()
         first = self.records.ensure(consult, wall, "")
         self.commit([*first, *changes, self.records.queue(consult, body, wall)], _nothing)
         if isinstance(body, wire.CallEnded):
@@ -427,13 +436,53 @@ class Agent:
                 log.warning("disk not asked reason=%s", error)
             await asyncio.sleep(DISK_CHECK_S)
 
+    # --- the clock, and the counters of signed messages
+
+    async def _watch_clock(self) -> None:
+        saved_at = self.mono()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            changed = self.clock.look()
+            self.hub.watch_clock(self.mono())
+            if changed or self.mono() - saved_at >= SAVE_CLOCK_S:
+                saved_at = self.mono()
+                self._save_clock()
+                self.changed()
+
+    def clock_told(self) -> None:
+        self._save_clock()
+        self.changed()
+
+    def _save_clock(self) -> None:
+        changes, after = self._clock_to_save()
+        self.commit(changes, after)
+
+    def _save_clock_at_once(self) -> None:
+        """Before the first message: no number of the last start is used again."""
+        changes, after = self._clock_to_save()
+        try:
+            self.store.store.commit(changes)
+        except StoreError as error:
+            log.error("counters not saved reason=%s", error)
+            if self.clock.trusted:
+                after()  # by a clock that is right they are above all earlier ones anyway
+        else:
+            after()
+
+    def _clock_to_save(self) -> tuple[list[Change], Callable[[], None]]:
+        changes: list[Change] = [ValueKept("clock", self.clock.to_save())]
+        if self.hub.sealing is None:
+            return changes, _nothing
+        counters, after = self.hub.sealing.to_save()
+        return [*changes, ValueKept("counters", counters)], after
+
     # --- for drafts and advice
 
     def mono(self) -> float:
         return time.monotonic()
 
     def wall_ms(self) -> int:
-        return wall_ms()
+        return self.clock.wall_ms()
 
     def play(
         self,
@@ -508,7 +557,7 @@ class Agent:
     # --- time
 
     def _now(self) -> events.Now:
-        return events.Now(time.monotonic(), wall_ms())
+        return events.Now(time.monotonic(), self.wall_ms())
 
     def _arm(self) -> None:
         parts = (self.machine, self.drafts, self._gestures, self.advice)
@@ -623,7 +672,7 @@ class Agent:
             case wire.Have():
                 self.delivery.have(consult, body)
             case wire.Advice() | wire.Progress() | wire.Manifest() | wire.Chunk():
-                self.downlink.take(message, wall_ms())
+                self.downlink.take(message, self.wall_ms())
             case _:
                 log.warning("message not for a kiosk kind=%d", body.KIND)
 
@@ -650,7 +699,7 @@ class Agent:
             online=online,
             software=self._software,
             boot=self._boot,
-            clock_trusted=self.hub.clock_trusted,
+            clock_trusted=self.clock.trusted,
             missing=self.missing,
             warnings=warnings,
             call=self.machine.status.call,

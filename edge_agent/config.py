@@ -12,7 +12,6 @@ import msgspec
 
 from edge_agent.core.settings import Secret, SettingsError, load
 
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
 
@@ -21,9 +20,8 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class KioskSection(_Section, frozen=True):
-    """Who this kiosk is. `id` comes with `teleconsult join`; without it only a hub on loopback is spoken to."""
+    """Who it is comes with `teleconsult join` and is kept in the state folder, see `edge_agent.identity`."""
 
-    id: Annotated[str, msgspec.Meta(pattern=r"^$|^[a-z0-9][a-z0-9-]{1,30}[a-z0-9]$")] = ""
     state_dir: str = "~/.local/state/teleconsult"
     language: str = "en"
     languages: tuple[str, ...] = ("en", "fr", "sw")
@@ -48,12 +46,15 @@ class DevicesSection(_Section, frozen=True):
     camera_rate: Annotated[float, msgspec.Meta(gt=0, le=60)] = 15.0
 
 
+class HubSection(_Section, frozen=True):
+    address: str = ""  # HOST:PORT; empty: where this kiosk has joined. For a hub that has moved
+
+
 class BrokerSection(_Section, frozen=True):
-    host: str = "127.0.0.1"
-    port: Port = 1883
-    ca_file: str = ""  # PEM; empty: plain TCP, which is refused beyond loopback
-    username: str = ""  # empty: the kiosk's id
-    password_file: str = ""
+    """Where it is comes with `teleconsult join`; given here, it has moved."""
+
+    host: str = ""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=1200)] = 30
 
 
@@ -80,6 +81,7 @@ class LogSection(_Section, frozen=True):
 class KioskSettings(_Section, frozen=True):
     kiosk: KioskSection = KioskSection()
     devices: DevicesSection = DevicesSection()
+    hub: HubSection = HubSection()
     broker: BrokerSection = BrokerSection()
     call: CallSection = CallSection()
     screen: ScreenSection = ScreenSection()
@@ -88,6 +90,10 @@ class KioskSettings(_Section, frozen=True):
     @property
     def state_dir(self) -> Path:
         return Path(self.kiosk.state_dir).expanduser()
+
+    @property
+    def identity_dir(self) -> Path:
+        return self.state_dir / "identity"
 
 
 def read_kiosk_settings(path: Path | None) -> KioskSettings:

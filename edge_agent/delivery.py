@@ -10,8 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-import msgspec
-
+from edge_agent.clock import KioskClock
 from edge_agent.core import wire
 from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
 from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
@@ -27,19 +26,23 @@ class Delivery:
         self,
         store: StoreThread,
         link: HubLink | None,
+        clock: KioskClock,
         freed: Callable[[Freed], None],
         set_aside: Callable[[bytes], None],
     ) -> None:
         self.outbox = Outbox()
-        self._store, self._link = store, link
+        self._store, self._link, self._clock = store, link, clock
         self._freed, self._set_aside = freed, set_aside
         self._messages: dict[bytes, wire.Message] = {}
+        self._file_keys: dict[tuple[bytes, bytes], bytes] = {}  # by consult and digest
         self._carrying: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, *messages: wire.Message) -> None:
         for message in messages:
             self._messages[message.id] = message
+            if isinstance(message.body, wire.Manifest):
+                self._file_keys.setdefault((message.consult, message.body.digest), message.body.key)
             self.outbox.add(message)
         self._pump()
 
@@ -77,6 +80,8 @@ class Delivery:
     def _let_go(self, freed: Freed) -> None:
         for id in freed.messages:
             self._messages.pop(id, None)
+        for file in freed.files:
+            self._file_keys.pop(file, None)
         if freed.messages or freed.files:
             self._freed(freed)
         self._pump()
@@ -102,11 +107,12 @@ class Delivery:
         try:
             match item:
                 case SendMessage(id):
-                    message = msgspec.structs.replace(self._messages[id], sent_at_ms=wall_ms())
+                    await link.publish(self._clock.for_sending(self._messages[id]))
                 case SendChunk(consult, digest, offset, length):
                     data = await self._store.run(self._store.store.read_chunk, digest, offset, length)
-                    message = wire.Message(wire.Chunk(digest, offset, data), consult, sent_at_ms=wall_ms())
-            await link.publish(wire.up_topic(link.kiosk, message.body.CHANNEL), wire.encode(message))
+                    chunk = wire.Chunk(digest, offset, data)
+                    message = wire.Message(chunk, consult, sent_at_ms=self._clock.wall_ms())
+                    await link.publish(message, file_key=self._file_keys[consult, digest])
         except NotConnected:
             self.outbox.failed(item, time.monotonic())
         except (PublishRefused, OSError, KeyError) as error:
@@ -115,10 +121,6 @@ class Delivery:
         else:
             self.outbox.acknowledged(item, time.monotonic())
         self._pump()
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _name(item: Item) -> str:

@@ -7,11 +7,12 @@ its id, progress overwrites itself, a file by its digest. Files arrive as chunks
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_agent.core import wire
+from edge_agent.core import trust, wire
 from edge_agent.core.ranges import ByteRanges
 from edge_agent.records import Records
 from edge_agent.store import AdviceCame, Change, ProgressCame, ReplyFile, StoreError, StoreThread
@@ -58,8 +59,8 @@ class Downlink:
                 changes.append(ProgressCame(consult, body.step, body.at_ms))
             case wire.Manifest() if body.size > MAX_REPLY_BYTES:
                 log.warning("reply not taken bytes=%d consult=%s: too large", body.size, consult.hex())
-            case wire.Manifest() if (consult, body.digest) not in self._records.replies:
-                changes.append(ReplyFile(consult, body.digest, body.mime, body.size))
+            case wire.Manifest():
+                changes.append(self._reply(consult, body))
         self._owner.commit(changes, lambda: self._took(message))
 
     def _took(self, message: wire.Message) -> None:
@@ -74,10 +75,23 @@ class Downlink:
             case wire.Progress():
                 self._records.progress(consult, body.step, body.at_ms)
             case wire.Manifest() if body.size <= MAX_REPLY_BYTES:
-                if (consult, body.digest) not in self._records.replies:
-                    self._records.reply(ReplyFile(consult, body.digest, body.mime, body.size))
+                self._records.reply(self._reply(consult, body))
                 self._tell(consult, body.digest)
         self._owner.records_changed()
+
+    def _reply(self, consult: bytes, manifest: wire.Manifest) -> ReplyFile:
+        """As far as it has come, under the key that its next chunks are sealed with."""
+        reply = self._records.replies.get((consult, manifest.digest))
+        if reply is None:
+            reply = ReplyFile(consult, manifest.digest, manifest.mime, manifest.size)
+        return dataclasses.replace(reply, key=manifest.key)
+
+    def key_named(self, name: bytes) -> tuple[bytes, bytes] | None:
+        """Digest and key of a file that is on its way."""
+        for reply in self._records.replies.values():
+            if not reply.complete and trust.name_of_key(reply.key) == name:
+                return reply.digest, reply.key
+        return None
 
     def reached(self) -> None:
         """The hub is back: it is told what is still missing."""
@@ -107,7 +121,7 @@ class Downlink:
             log.warning("reply damaged digest=%s: it is asked for again", chunk.digest.hex()[:16])
             ranges, complete = ByteRanges(), False
         self._unsynced += 1
-        now = ReplyFile(reply.consult, reply.digest, reply.mime, reply.size, ranges.as_tuple(), complete)
+        now = dataclasses.replace(reply, ranges=ranges.as_tuple(), complete=complete)
         change = self._records.reply(now)
         if complete or not ranges or self._unsynced >= SYNC_EVERY_CHUNKS:
             self._unsynced = 0

@@ -13,14 +13,18 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
-from edge_agent.core import wire
-from edge_agent.delivery import wall_ms
-from edge_agent.mqtt import HubLink, HubLinkError, NotConnected, PublishRefused
+from edge_agent.core import trust, wire
+from edge_agent.identity import Identity, IdentityDamaged, NotJoined
+from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
+from edge_agent.renewal import Renewal
+from edge_agent.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
-CLOCK_TOLERANCE_MS = 120_000
+ASK_TIME_S = 3600.0  # a crystal is wrong by a fifth of a second then
+ASK_TIME_AGAIN_S = 30.0  # while it is not known: an answer was lost, or was longer on its way than it may be
 GOODBYE_S = 1.0
 
 Presence = tuple[Literal["here", "busy", "nobody", "offline"], int, str]
@@ -37,16 +41,20 @@ class HubOwner(Protocol):
 
     def condition(self, code: str, holds: bool) -> None: ...
 
+    def clock_told(self) -> None: ...
+
     def changed(self) -> None: ...
 
 
 class HubSide:
-    """`link` is None where the settings forbid one."""
+    """`link` is None until this kiosk has joined."""
 
-    def __init__(self, settings: KioskSettings, owner: HubOwner, last_will: wire.Status) -> None:
-        self._owner = owner
+    def __init__(
+        self, settings: KioskSettings, owner: HubOwner, clock: KioskClock, counters: bytes, last_will: wire.Status
+    ) -> None:
+        """`counters` is what `Sealing.to_save` gave last."""
+        self._owner, self._clock = owner, clock
         self.presence: Presence = OFFLINE
-        self.clock_trusted = False
         self.malformed_messages = 0
         self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
         self._reachable = False
@@ -55,10 +63,19 @@ class HubSide:
         self._session = b""
         self._passing: set[asyncio.Task[None]] = set()
         self.link: HubLink | None = None
+        self.sealing: Sealing | None = None
+        self._time_asked_at = 0.0
+        self.renewal: Renewal | None = None
         try:
-            self.link = HubLink(settings, self, wire.encode(wire.Message(last_will)))
-        except HubLinkError as error:
+            identity = Identity.load(settings.identity_dir)
+        except (NotJoined, IdentityDamaged) as error:
             log.error("hub not connected reason=%s", error)
+        else:
+            own = trust.OwnKeys(identity.signing_key, identity.seal_key)
+            hub = trust.FarKeys(identity.hub_signing_key, identity.hub_seal_key)
+            self.sealing = Sealing(identity.kiosk, own, hub, clock, counters)
+            self.link = HubLink(settings, identity, clock, self.sealing, self, last_will)
+            self.renewal = Renewal(identity, settings.hub.address, clock, self.link.renewed)
 
     @property
     def reachable(self) -> bool:
@@ -69,29 +86,42 @@ class HubSide:
     def publish(self, consult: bytes, body: wire.Body) -> None:
         """What nobody keeps: without a connection it is dropped, and said again when it matters."""
         if self.link is not None and self.link.up:
-            self._send(self.link, wire.Message(body, consult, sent_at_ms=max(0, wall_ms())), retain=False)
+            self._send(self.link, wire.Message(body, consult, sent_at_ms=self._clock.wall_ms()), retain=False)
 
     def publish_status(self, status: wire.Status) -> None:
         """Retained; once for each change."""
         if self.link is not None and self.link.up and status != self._status:
             self._status = status
             told = msgspec.structs.replace(status, session=self._session)
-            self._send(self.link, wire.Message(told, sent_at_ms=max(0, wall_ms())), retain=True)
+            self._send(self.link, wire.Message(told, sent_at_ms=self._clock.wall_ms()), retain=True)
+
+    def watch_clock(self, now: float) -> None:
+        """Every few seconds; `now` is monotonic."""
+        known = self._clock.dates_ms() is not None
+        if self._reachable and now - self._time_asked_at >= (ASK_TIME_S if known else ASK_TIME_AGAIN_S):
+            self._ask_time()
+        if self._clock.trusted and self.link is not None:
+            self.link.clock_is_trusted()
+        self._owner.condition("clock_wrong", self._clock.wrong)
+
+    def _ask_time(self) -> None:
+        self._time_asked_at = asyncio.get_running_loop().time()
+        self.publish(b"", self._clock.ask())
 
     async def say_goodbye(self, status: wire.Status) -> None:
         """The last will is for deaths; an orderly end says it itself."""
         if self.link is not None and self.link.up:
-            payload = wire.encode(wire.Message(status, sent_at_ms=max(0, wall_ms())))
+            message = wire.Message(status, sent_at_ms=self._clock.wall_ms())
             with contextlib.suppress(TimeoutError, NotConnected, PublishRefused):
                 async with asyncio.timeout(GOODBYE_S):
-                    await self.link.publish(wire.up_topic(self.link.kiosk, "s"), payload, retain=True)
+                    await self.link.publish(message, retain=True)
         for task in self._passing:
             task.cancel()
 
     def _send(self, link: HubLink, message: wire.Message, *, retain: bool) -> None:
         async def send() -> None:
             try:
-                await link.publish(wire.up_topic(link.kiosk, message.body.CHANNEL), wire.encode(message), retain=retain)
+                await link.publish(message, retain=retain)
             except NotConnected:
                 return
             except PublishRefused as error:
@@ -115,14 +145,21 @@ class HubSide:
         for one in ("broker_refused", "certificate_wrong", "identity_in_use"):
             self._owner.condition(one, one == code)
 
+    def link_refused(self) -> None:
+        if self.renewal is not None:
+            self.renewal.now()
+
     def link_message(self, topic: str, payload: bytes) -> None:
+        assert self.sealing is not None  # noqa: S101 -- there is a link
         hub = topic.removeprefix(wire.hub_topic(""))
         if hub != topic and not payload:
             self._hubs.pop(hub, None)  # its retained status was cleared
             self._hubs_changed()
             return
         try:
-            message = wire.decode(payload)
+            message = self.sealing.open(topic, payload)
+        except trust.TrustError:  # counted and logged there
+            self._owner.condition("messages_refused", self.sealing.strangers)
         except wire.UnknownMessage as error:
             if (error.version, error.kind) not in self._unknown_kinds:
                 self._unknown_kinds.add((error.version, error.kind))
@@ -147,6 +184,7 @@ class HubSide:
         self._hubs_changed()
         if body.online and session is not None and session != body.session:
             log.info("hub came anew process=%s", hub)
+            self._ask_time()
             self._owner.hub_reached()
 
     def _hubs_changed(self) -> None:
@@ -156,6 +194,7 @@ class HubSide:
         self._reachable = reachable
         log.info("hub %s", "reached" if reachable else "lost")
         if reachable:
+            self._ask_time()
             self._owner.hub_reached()
         else:
             self.presence = OFFLINE
@@ -163,15 +202,12 @@ class HubSide:
 
     def _told(self, message: wire.Message) -> None:
         body = message.body
-        if isinstance(body, (wire.Presence, wire.CallState)):  # sent this moment, never kept for later
-            self._compare_clock(message.sent_at_ms)
-        if isinstance(body, wire.Presence):
+        if isinstance(body, wire.TimeTold):
+            self._clock.told(body)
+            self.watch_clock(asyncio.get_running_loop().time())
+            self._owner.clock_told()
+        elif isinstance(body, wire.Presence):
             self.presence = (body.state, body.position, body.until)
             self._owner.changed()
         else:
             self._owner.hub_told(message)
-
-    def _compare_clock(self, hub_ms: int) -> None:
-        if hub_ms:
-            self.clock_trusted = abs(hub_ms - wall_ms()) <= CLOCK_TOLERANCE_MS
-            self._owner.condition("clock_wrong", not self.clock_trusted)

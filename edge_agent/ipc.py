@@ -262,7 +262,7 @@ class Link:
             return None
         try:
             return self._decoder.decode(data)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(str(error)) from None
 
     def close(self) -> None:

@@ -1,34 +1,52 @@
-"""Makes this kiosk one of a hub's: checks the hub against the code, hands in the token, keeps what comes back.
+"""Makes this kiosk one of a hub's, and keeps it one: checks the hub against the code, hands in token and keys, keeps
+the certificate that comes back; asks for a newer one in time.
 
 Before anything is sent, the hub must show the CA whose fingerprint is in the code; the token then goes over TLS that
 ends at this CA alone, so whoever else answers at the address learns nothing. Only a hub on this very machine may speak
-plain HTTP.
+plain HTTP. A kiosk that joins may be in 1970 or 2050, and nobody has told it the time yet whom it may believe: it
+looks at chain and name alone. A renewal goes by the kiosk's clock, where that is trusted. It is signed by the kiosk's
+key rather than asked for over mutual TLS: the hub's web server would have to ask every doctor's browser for a
+certificate, too.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
-import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import load_pem_x509_certificates
 
-from edge_agent.config import read_kiosk_settings
-from edge_agent.core.joining import JoinCode, JoinReply, JoinRequest, parse_code, same_fingerprint, split_link
+from edge_agent.clock import KioskClock
+from edge_agent.core.csr import sign_renewal
+from edge_agent.core.joining import (
+    HUB_NAME,
+    IdentityReply,
+    JoinCode,
+    JoinRequest,
+    RenewRequest,
+    Waiting,
+    parse_code,
+    same_fingerprint,
+    split_link,
+)
 from edge_agent.core.settings import SettingsError
-from edge_agent.core.tomltext import Value, set_values
 from edge_agent.core.wire import is_kiosk_id
 from edge_agent.discovery import HubAddress, find_hubs
+from edge_agent.identity import Identity, IdentityDamaged, NewIdentity, NotJoined
+from edge_agent.tls import HubTls, OutOfDate
 
 TIMEOUT_S = 20.0  # a link by satellite takes seconds for a handshake
 MAX_REPLY_BYTES = 64 * 1024
+APPROVAL_PAUSE_S, APPROVAL_LONGEST_PAUSE_S = 3.0, 30.0  # each question is a new connection: 3 kB
+
+_ADVICE = "hub.address in the kiosk's configuration"
 
 
 class JoinError(ConnectionError):
@@ -43,11 +61,8 @@ class NoHub(JoinError):
     """Nobody answers there, or somebody who is no hub."""
 
 
-class Joined(NamedTuple):
-    kiosk: str
-    site: str
-    hub: HubAddress
-    config: Path
+class Refused(JoinError):
+    """The hub has looked at it and says no."""
 
 
 def parse_address(text: str) -> HubAddress:
@@ -61,15 +76,18 @@ def parse_address(text: str) -> HubAddress:
 
 def join(
     code_text: str,
-    config: Path,
+    folder: Path,
     hub: HubAddress | None = None,
     name: str = "",
+    site: str = "",
     again: bool = False,
     find: Callable[[], Sequence[HubAddress]] = find_hubs,
-) -> Joined:
-    """`code_text` is a code as typed, or the link of a QR code. Blocks.
+    waiting: Callable[[str], None] = lambda said: None,
+) -> Identity:
+    """`code_text` is a code as typed, or the link of a QR code; the identity is kept in `folder`. Blocks, also while
+    somebody has to approve: `waiting` is told so once.
 
-    Raises CodeError, SettingsError, JoinError; nothing was changed then.
+    Raises CodeError, SettingsError, JoinError; nothing was changed then, and the same can be tried again.
     """
     code_text, address_text = split_link(code_text)
     code = parse_code(code_text)
@@ -77,13 +95,72 @@ def join(
         hub = parse_address(address_text)
     if name and not is_kiosk_id(name):
         raise SettingsError(f"--name {name!r}: a kiosk's name has 3 to 32 of a-z, 0-9 and inner hyphens")
-    settings = read_kiosk_settings(config if config.exists() else None)
-    if settings.kiosk.id and not again:
-        raise JoinError(f"this kiosk has joined already, as {settings.kiosk.id}; to join anew add --again")
-    _check_writable(config)  # before the token is spent
-    address, reply = _ask([hub] if hub else _found(find), code, name)
-    _keep(config, reply)
-    return Joined(reply.kiosk, reply.site, address, config)
+    if not again:
+        _check_not_joined(folder)
+    try:
+        new = NewIdentity(folder)  # before the token is spent
+    except OSError as error:
+        raise SettingsError(
+            f"{folder}: cannot be written: {error.strerror or error}; see kiosk.state_dir, or use sudo"
+        ) from None
+    request = JoinRequest(code.token.hex(), new.request, name, site)
+    addresses = [hub] if hub else _found(find)
+    told, pause_s = False, APPROVAL_PAUSE_S
+    while True:
+        address, origin, reply = _ask(addresses, code, request)
+        if isinstance(reply, IdentityReply):
+            try:
+                return new.take(origin, reply)
+            except IdentityDamaged as error:
+                raise JoinError(f"the hub at {address} answers what cannot be used: {error}") from None
+        if not told:
+            waiting(reply.waiting)
+            told = True
+        addresses = [address]
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, APPROVAL_LONGEST_PAUSE_S)
+
+
+def _check_not_joined(folder: Path) -> None:
+    try:
+        identity = Identity.load(folder)
+    except (NotJoined, IdentityDamaged):
+        return
+    raise JoinError(f"this kiosk has joined already, as {identity.kiosk}; to join anew add --again")
+
+
+def renew(identity: Identity, address: str = "", clock: KioskClock | None = None) -> Identity | Waiting:
+    """Asks the hub for a newer certificate; gives the identity as it is then. `address` is where the hub is now, if it
+    has moved. Blocks. Raises JoinError, SettingsError, IdentityDamaged."""
+    origin, clock = origin_to_ask(identity.hub, address), clock or KioskClock(b"")
+    signature = sign_renewal(identity.certificate, identity.signing_key).hex()
+    body = msgspec.json.encode(RenewRequest(identity.certificate_pem, signature))
+    where = urlsplit(origin).netloc
+    try:
+        with _client(HubTls.trusting(identity.cas, clock.dates_ms)) as http:
+            response = _post(http, f"{origin}/renew", body)
+    except httpx.HTTPError as error:
+        if old := _out_of_date(error):
+            if clock.doubt():  # the system's word alone: whoever spoofs it must not shut this kiosk out
+                return renew(identity, address, clock)
+            raise WrongHub(
+                f"the hub at {where} shows an old certificate: {old}. Start the hub anew: it renews its own"
+            ) from None
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise WrongHub(
+                f"what answers at {where} is not this kiosk's hub (it has another CA); see {_ADVICE}"
+            ) from None
+        raise NoHub(f"the hub at {where} cannot be asked for a newer certificate ({error})") from None
+    reply = _reply(where, response)
+    return reply if isinstance(reply, Waiting) else identity.renewed(reply)
+
+
+def origin_to_ask(origin: str, address: str) -> str:
+    """Where the hub is that was at `origin` when this kiosk joined, if it has moved to `address`. In the clear on this
+    machine alone: what comes back says whom to believe. Raises SettingsError."""
+    scheme, netloc = urlsplit(origin)[:2]
+    host = parse_address(address or netloc).host
+    return f"{scheme if is_loopback(host) else 'https'}://{address or netloc}"
 
 
 def _found(find: Callable[[], Sequence[HubAddress]]) -> Sequence[HubAddress]:
@@ -97,41 +174,44 @@ def _found(find: Callable[[], Sequence[HubAddress]]) -> Sequence[HubAddress]:
     return hubs
 
 
-def _ask(addresses: Sequence[HubAddress], code: JoinCode, name: str) -> tuple[HubAddress, JoinReply]:
-    """The first hub whose CA is the code's. Others on the same network are no error while one is right."""
+def _ask(
+    addresses: Sequence[HubAddress], code: JoinCode, request: JoinRequest
+) -> tuple[HubAddress, str, IdentityReply | Waiting]:
+    """The first hub whose CA is the code's, and its origin. Others on the same network are no error while one is
+    right."""
     problems: list[JoinError] = []
     for address in addresses:
         try:
-            return address, _ask_one(address, code, name)
+            return address, *_ask_one(address, code, request)
         except (WrongHub, NoHub) as problem:
             problems.append(problem)
     wrong = [problem for problem in problems if isinstance(problem, WrongHub)]
     raise (wrong or problems)[0]
 
 
-def _ask_one(address: HubAddress, code: JoinCode, name: str) -> JoinReply:
+def _ask_one(address: HubAddress, code: JoinCode, request: JoinRequest) -> tuple[str, IdentityReply | Waiting]:
     origin, ca_pem = _find_ca(address)
     try:
-        ca_der = load_pem_x509_certificate(ca_pem).public_bytes(Encoding.DER)
+        cas = load_pem_x509_certificates(ca_pem)
     except ValueError:
         raise NoHub(f"what answers at {address} is no teleconsult hub; check the address") from None
-    if not same_fingerprint(code, ca_der):
+    ca = next((each for each in cas if same_fingerprint(code, each.public_bytes(Encoding.DER))), None)
+    if ca is None:
         raise WrongHub(
             f"the hub at {address} is not the one that the code is from (another CA); nothing was sent. "
             "Check the address (--hub HOST:PORT), or ask for a new code if the hub was set up anew"
         )
-    request = msgspec.json.encode(JoinRequest(code.token.hex(), name))
     try:
-        with _client(_trusting(ca_pem.decode())) as http:
-            response = http.post(f"{origin}/join", content=request, headers={"origin": origin})
+        with _client(HubTls.trusting((ca,), lambda: None)) as http:
+            response = _post(http, f"{origin}/join", msgspec.json.encode(request))
     except httpx.HTTPError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise WrongHub(
                 f"the hub at {address} shows the right CA but has no certificate of it ({error}); the token was not "
-                "sent. If this kiosk's clock is wrong, set it"
+                "sent. Somebody may stand between: use another network, or tell whoever looks after the hub"
             ) from None
         raise NoHub(f"the hub at {address} broke off ({error}); try again") from None
-    return _reply(address, response)
+    return origin, _reply(str(address), response)
 
 
 def _find_ca(address: HubAddress) -> tuple[str, bytes]:
@@ -152,20 +232,30 @@ def _find_ca(address: HubAddress) -> tuple[str, bytes]:
     raise NoHub(f"no hub answers at {address} ({problem}); is it running, and is this its address? See --hub")
 
 
-def _reply(address: HubAddress, response: httpx.Response) -> JoinReply:
+def _reply(address: str, response: httpx.Response) -> IdentityReply | Waiting:
     if response.status_code >= 400:
         try:
             says = msgspec.json.decode(response.content, type=dict[str, str])["error"]
         except (msgspec.DecodeError, KeyError):
             says = f"it answered {response.status_code}"
-        raise JoinError(f"the hub at {address} did not take this kiosk: {says}")
+        refused = Refused if response.status_code == 403 else JoinError
+        raise refused(f"the hub at {address} did not take this kiosk: {says}")
+    schema = Waiting if response.status_code == 202 else IdentityReply
     try:
-        reply = msgspec.json.decode(response.content[:MAX_REPLY_BYTES], type=JoinReply)
+        return msgspec.json.decode(response.content[:MAX_REPLY_BYTES], type=schema)
     except msgspec.DecodeError as error:
         raise JoinError(f"the hub at {address} answers what this release cannot read ({error}); update both") from None
-    if not is_kiosk_id(reply.kiosk):
-        raise JoinError(f"the hub at {address} gave a name that is none, {reply.kiosk!r}; update both")
-    return reply
+
+
+def _post(http: httpx.Client, url: str, body: bytes) -> httpx.Response:
+    return http.post(url, content=body, extensions={"sni_hostname": HUB_NAME})
+
+
+def _out_of_date(error: BaseException | None) -> OutOfDate | None:
+    """What httpx and httpcore have wrapped."""
+    while error is not None and not isinstance(error, OutOfDate):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _client(context: ssl.SSLContext) -> httpx.Client:
@@ -179,73 +269,8 @@ def _trusting_nobody() -> ssl.SSLContext:
     return context
 
 
-def _trusting(ca_pem: str) -> ssl.SSLContext:
-    """Only this CA, and a certificate that is made for servers. The CA makes those for the hub alone, so whatever
-    address it was reached by is right."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(cadata=ca_pem)
-    return context
-
-
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-# --- what is kept
-
-
-def _keep(config: Path, reply: JoinReply) -> None:
-    """Password and CA in files named by the kiosk, so that the last step, the configuration, switches over from one
-    identity to the other at once."""
-    password_file = config.parent / f"{reply.kiosk}.password"
-    ca_file = config.parent / f"{reply.kiosk}-hub-ca.pem"
-    write_private(password_file, reply.password + "\n")
-    write_private(ca_file, reply.ca)
-    broker: dict[str, Value] = {
-        "host": reply.host,
-        "port": reply.port,
-        "ca_file": str(ca_file.resolve()) if reply.tls else "",
-        "username": reply.username,
-        "password_file": str(password_file.resolve()),
-    }
-    text = config.read_text(encoding="utf-8") if config.exists() else ""
-    write_private(config, set_values(text, {"kiosk": {"id": reply.kiosk}, "broker": broker}, str(config)))
-
-
-def _check_writable(config: Path) -> None:
-    try:
-        config.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=config.parent):
-            pass
-        if config.exists():
-            set_values(config.read_text(encoding="utf-8"), {"kiosk": {"id": "x"}}, str(config))
-    except OSError as error:
-        raise SettingsError(
-            f"{config}: cannot be written: {error.strerror or error}; name another with --config, or use sudo"
-        ) from None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, for the owner alone. Root writes for whoever owns the folder: the service's own user."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if os.geteuid() == 0:
-                folder = os.stat(path.parent)
-                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder_descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_descriptor)
-    finally:
-        os.close(folder_descriptor)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import math
 import random
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -25,12 +23,15 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
+from edge_agent.identity import Identity
+from edge_agent.sealing import Sealing
+from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
 
 log = logging.getLogger(__name__)
 
-LOCAL_ID = "kiosk"  # of a kiosk that has not joined: it speaks to its own machine alone
 CONNECT_TIMEOUT_S = 10.0
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
@@ -38,6 +39,7 @@ MAX_PAUSE_S = 60.0
 URGENT_PAUSE_S = 2.0  # while a call cannot go on without us
 DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
+CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
 STEADY_S = 30.0  # connected this long, the pauses begin anew
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
@@ -45,6 +47,7 @@ MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 # link that breaks, fails to connect in between; a twin never does.
 SUSPICIOUS_LIVES = 4
 _TAKEN_OVER, _CLOSED = 0x8E, 0x80
+_BY_DATES = -1  # ended by us, to connect again with certificates judged by their dates
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
@@ -56,35 +59,39 @@ class PublishRefused(Exception):
     """The broker took the packet and refused what is in it."""
 
 
-class HubLinkError(ValueError):
-    """The configuration does not allow a connection: one line that says what to do."""
-
-
 class LinkListener(Protocol):
     def link_up(self) -> None: ...
 
     def link_down(self) -> None: ...
 
-    def link_message(self, topic: str, payload: bytes) -> None: ...
+    def link_message(self, topic: str, payload: bytes) -> None:
+        """As it came: not yet opened."""
 
     def link_trouble(self, code: str) -> None:
         """A notice's code, or "" when it is over: broker_refused, certificate_wrong, identity_in_use."""
 
+    def link_refused(self) -> None:
+        """The broker does not take this kiosk's certificate; the hub may have a newer one."""
+
 
 class HubLink:
-    """`run` keeps the connection until cancelled. Raises HubLinkError where the settings forbid one."""
+    """`run` keeps the connection until cancelled."""
 
-    def __init__(self, settings: KioskSettings, listener: LinkListener, last_will: bytes) -> None:
-        broker = settings.broker
-        self.kiosk = settings.kiosk.id or LOCAL_ID
-        if not broker.ca_file and not is_loopback(broker.host):
-            raise HubLinkError(
-                f"broker {broker.host} is not this machine and broker.ca_file is empty: join the hub first"
-                " (teleconsult join CODE), or give ca_file"
-            )
-        if not settings.kiosk.id and not is_loopback(broker.host):
-            raise HubLinkError("kiosk.id is empty: join the hub first (teleconsult join CODE)")
-        self._broker, self._listener, self._last_will = broker, listener, last_will
+    def __init__(
+        self,
+        settings: KioskSettings,
+        identity: Identity,
+        clock: KioskClock,
+        sealing: Sealing,
+        listener: LinkListener,
+        last_will: wire.Status,
+    ) -> None:
+        self.kiosk = identity.kiosk
+        self._settings, self._listener, self._last_will = settings.broker, listener, last_will
+        self._clock, self._sealing = clock, sealing
+        self._by_dates = False
+        self._take_up(identity)
+        self._call_waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: paho.Client | None = None
         self._up = False
@@ -100,6 +107,16 @@ class HubLink:
     def up(self) -> bool:
         return self._up
 
+    def renewed(self, identity: Identity) -> None:
+        """For the next connection; the one that stands may go on."""
+        self._take_up(identity)
+        self._urgent.set()
+
+    def _take_up(self, identity: Identity) -> None:
+        host, port = identity.broker
+        self._host, self._port = self._settings.host or host, self._settings.port or port
+        self._tls = BrokerTls.of(identity, self._clock.dates_ms)
+
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         failures = 0
@@ -114,16 +131,24 @@ class HubLink:
 
     def hurry(self, urgent: bool) -> None:
         """A call waits for the connection: no pause between two attempts is long, the one under way included."""
+        self._call_waits = urgent
         if urgent:
             self._urgent.set()
         else:
             self._urgent.clear()
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """QoS 1; returns with the broker's PUBACK. Raises NotConnected or PublishRefused."""
+    def clock_is_trusted(self) -> None:
+        """Where the certificates of this connection were taken without their dates, it is made again."""
+        if self._up and not self._by_dates and self._client is not None and self._clock.dates_ms() is not None:
+            self._end(self._client, _BY_DATES)
+
+    async def publish(self, message: wire.Message, *, file_key: bytes = b"", retain: bool = False) -> None:
+        """Signed and sealed, QoS 1; returns with the broker's PUBACK. A chunk needs its file's key. Raises
+        NotConnected or PublishRefused."""
         client = self._client
         if client is None or not self._up:
             raise NotConnected("no connection to the broker")
+        topic, payload = self._sealing.seal(message, file_key)
         sent = client.publish(topic, payload, qos=1, retain=retain)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise NotConnected(paho.error_string(sent.rc))
@@ -139,31 +164,56 @@ class HubLink:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause - short):
                 await self._urgent.wait()
+        if not self._call_waits:
+            self._urgent.clear()
 
     async def _one_connection(self, failures: int) -> float:
         """Connects, and returns when the connection has ended: the pause before the next."""
         assert self._loop is not None  # noqa: S101 -- set by run
         self._ended = self._loop.create_future()
+        self._by_dates = self._clock.dates_ms() is not None
+        last_will = wire.Message(self._last_will, sent_at_ms=self._clock.wall_ms())
         self._came_up_at = 0.0
         try:
-            self._client = await self._loop.run_in_executor(None, self._connect)
+            self._client = await self._loop.run_in_executor(None, self._connect, *self._sealing.seal(last_will))
         except ssl.SSLCertVerificationError as error:
             self._refused(
-                "certificate_wrong", f"the certificate of {self._broker.host} is wrong: {error.verify_message}"
+                "certificate_wrong",
+                f"the broker at {self._host} is not this kiosk's hub: its certificate is wrong"
+                f" ({error.verify_message}). Check broker.host and this kiosk's clock; if the hub is a"
+                " new one, join it",
             )
             return _jitter(REFUSED_PAUSE_S)
         except ssl.SSLError as error:
-            self._refused("certificate_wrong", f"no TLS with {self._broker.host}: {error.reason or error}")
+            self._refused("certificate_wrong", f"no TLS with {self._host}: {error.reason or error}")
             return _jitter(REFUSED_PAUSE_S)
+        except OutOfDate as error:
+            if self._clock.doubt():
+                log.warning("broker's certificate doubted reason=%s: the hub is asked for the time", error)
+                return _pause(failures)
+            self._refused(
+                "certificate_wrong",
+                f"the broker at {self._host} shows an old certificate: {error}. Start the hub anew: it renews its own",
+            )
+            return _jitter(REFUSED_PAUSE_S)
+        except CertificateRefused as error:
+            self._refused("broker_refused", f"the broker at {self._host} refuses {self.kiosk}: {error}")
+            self._listener.link_refused()
+            return _jitter(CERTIFICATE_PAUSE_S)
         except (OSError, ValueError) as error:
             self._short_lives = 0
-            self._lost(f"{self._broker.host}:{self._broker.port}: {error}")
+            self._tls.careful = isinstance(error, ConnectionError)
+            self._lost(f"{self._host}:{self._port}: {error}")
             return _pause(failures)
         try:
             code = await self._ended
         finally:
             self._down()
             await self._close()
+        self._tls.careful = not self._came_up_at
+        if code == _BY_DATES:
+            log.info("broker connected anew, now by its certificate's dates")
+            return 0.0
         if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
             self._short_lives += 1
             if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
@@ -174,26 +224,21 @@ class HubLink:
         if code in _REFUSED:
             self._refused(
                 "broker_refused",
-                f"the broker refuses {self.kiosk}: {_reason(code)}; join the hub anew, or check the password",
+                f"the broker refuses {self.kiosk}: {_reason(code)}; join the hub anew",
             )
             return _jitter(REFUSED_PAUSE_S)
         self._lost(_reason(code))
         return _pause(failures)
 
-    def _connect(self) -> paho.Client:
+    def _connect(self, will_topic: str, will_payload: bytes) -> paho.Client:
         """In a thread: resolves, connects, and starts paho's own."""
-        broker = self._broker
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self.kiosk, protocol=paho.MQTTv5, reconnect_on_failure=False
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
-        if broker.password_file:
-            password = Path(broker.password_file).expanduser().read_text(encoding="utf-8").strip()
-            client.username_pw_set(broker.username or self.kiosk, password)
-        if broker.ca_file:
-            client.tls_set_context(ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser())))
-        client.will_set(wire.up_topic(self.kiosk, "s"), self._last_will, qos=1, retain=True)
+        client.tls_set_context(self._tls)
+        client.will_set(will_topic, will_payload, qos=1, retain=True)
         client.on_socket_open = _tune
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -203,7 +248,9 @@ class HubLink:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = MAX_PACKET_BYTES
-        client.connect(broker.host, broker.port, keepalive=broker.keepalive_s, clean_start=False, properties=properties)
+        client.connect(
+            self._host, self._port, keepalive=self._settings.keepalive_s, clean_start=False, properties=properties
+        )
         client.loop_start()
         return client
 
@@ -257,13 +304,14 @@ class HubLink:
         if self._ended is None or self._ended.done():
             return
         self._client = client
+        self._tls.keep_session(client.socket())
         self._up = True
         self._lost_logged = False
         assert self._loop is not None  # noqa: S101
         self._came_up_at = self._loop.time()
         if self._trouble != "identity_in_use":
             self._set_trouble("")
-        log.info("broker connected host=%s port=%d kiosk=%s", self._broker.host, self._broker.port, self.kiosk)
+        log.info("broker connected host=%s port=%d kiosk=%s", self._host, self._port, self.kiosk)
         self._loop.call_later(STEADY_S, self._steady, client)
         self._listener.link_up()
 
@@ -313,15 +361,6 @@ class HubLink:
         if code != self._trouble:
             self._trouble = code
             self._listener.link_trouble(code)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tune(client: paho.Client, _: Any, sock: Any) -> None:

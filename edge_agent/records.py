@@ -6,6 +6,7 @@ messages of a consult.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from edge_agent.core import wire
@@ -27,7 +28,8 @@ ConsultStep = Literal["draft", "saved", "received", "seen", "answered", "heard",
 
 
 class Records:
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, stamp: Callable[[], wire.Stamp]) -> None:
+        self._stamp = stamp
         self.consults = {consult.id: consult for consult in contents.consults}
         self.advice = {stored.advice.advice: stored for stored in contents.advice}
         self.replies = {(reply.consult, reply.digest): reply for reply in contents.replies}
@@ -44,7 +46,7 @@ class Records:
     def queue(self, consult: bytes, body: wire.Body, wall_ms: int) -> MessageQueued:
         """A durable message, numbered. The consult is known."""
         record = self.consults[consult]
-        message = wire.Message(body, consult, seq=record.next_seq, sent_at_ms=max(0, wall_ms))
+        message = wire.Message(body, consult, seq=record.next_seq, sent_at_ms=wall_ms, stamp=self._stamp())
         record.next_seq += 1
         return MessageQueued(message)
 

@@ -146,6 +146,7 @@ class ReplyFile:
     size: int
     ranges: tuple[Range, ...] = ()
     complete: bool = False
+    key: bytes = b""  # that its chunks are sealed with
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +226,7 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE value (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE reply ADD COLUMN key BLOB NOT NULL DEFAULT x'';",
 )
 
 
@@ -290,8 +292,8 @@ class Store:
                 )
             ],
             replies=[
-                ReplyFile(*row[:4], _parse_ranges(row[4]), bool(row[5]))
-                for row in query("SELECT consult, digest, mime, size, ranges, complete FROM reply")
+                ReplyFile(*row[:4], _parse_ranges(row[4]), bool(row[5]), row[6])
+                for row in query("SELECT consult, digest, mime, size, ranges, complete, key FROM reply")
             ],
             values=dict(query("SELECT key, value FROM value")),
         )
@@ -482,11 +484,11 @@ class Store:
                 )
             case AdviceWasHeard(advice, at_ms):
                 run("UPDATE advice SET heard_at_ms = ? WHERE id = ? AND heard_at_ms = 0", (at_ms, advice))
-            case ReplyFile(consult, digest, mime, size, ranges, complete):
+            case ReplyFile(consult, digest, mime, size, ranges, complete, key):
                 run(
-                    "INSERT OR REPLACE INTO reply (consult, digest, mime, size, ranges, complete)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (consult, digest, mime, size, " ".join(f"{a}-{b}" for a, b in ranges), complete),
+                    "INSERT OR REPLACE INTO reply (consult, digest, mime, size, ranges, complete, key)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (consult, digest, mime, size, " ".join(f"{a}-{b}" for a, b in ranges), complete, key),
                 )
             case ValueKept(key, value):
                 run("INSERT OR REPLACE INTO value (key, value) VALUES (?, ?)", (key, value))

@@ -6,22 +6,28 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
+from edge_agent.core import trust
+from edge_agent.core.joining import HUB_NAME
 from hub import accounts, broker
 from hub.advertise import advertised
 from hub.authority import Authority, server_names
+from hub.certificates import CertificateWatch
 from hub.config import HubSettings
 from hub.console import MAX_CLIENT_BYTES
 from hub.database import Database
 from hub.enrol import Enrolment
 from hub.files import FileStore
 from hub.intake import Intake
+from hub.keys import passphrase_of_operator
 from hub.mqtt import Link
+from hub.sealing import Sealing
 from hub.switchboard import Switchboard
 from hub.web import Web
 
@@ -34,16 +40,22 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def open_authority(settings: HubSettings) -> Authority:
-    """The hub's CA with a certificate for every name it is reached by."""
-    authority = Authority(settings.data_dir / "ca")
+def names_of(settings: HubSettings) -> list[str]:
+    """By which browsers and kiosks reach the hub."""
     hosts = (settings.listen.host, settings.broker.listen_host, settings.broker.kiosk_host)
-    authority.ensure(server_names(settings.listen.names, *hosts))
+    return server_names(settings.listen.names, *hosts)
+
+
+def open_authority(settings: HubSettings) -> Authority:
+    """The hub's CA with a certificate for every name it is reached by. Raises AuthorityError."""
+    authority = Authority(settings.data_dir / "ca", passphrase_of_operator(settings.authority.plain_key))
+    authority.ensure(names_of(settings))
     return authority
 
 
 def prepare_broker(settings: HubSettings, run_as: str = "") -> str:
-    """Write mosquitto's configuration; returns its path. May be called before the hub first runs."""
+    """Write mosquitto's configuration; returns the path of the script that starts it. May be called before the hub
+    first runs."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return str(broker.prepare(settings, open_authority(settings), run_as))
 
@@ -51,7 +63,7 @@ def prepare_broker(settings: HubSettings, run_as: str = "") -> str:
 def run(settings: HubSettings, ready: Callable[[str], None] | None = None) -> None:
     """Until SIGTERM or SIGINT. `ready` gets the hub's address once it listens.
 
-    Raises DatabaseError, BrokerError, OSError where it cannot start.
+    Raises DatabaseError, BrokerError, AuthorityError, OSError where it cannot start.
     """
     asyncio.run(serve(settings, ready))
 
@@ -74,11 +86,12 @@ async def _serve(
     settings: HubSettings, authority: Authority, database: Database, ready: Callable[[str], None] | None
 ) -> None:
     files = FileStore(settings.data_dir / "files")
-    switchboard = Switchboard(settings, database, files)
+    sealing = Sealing(trust.OwnKeys(authority.signing_key, authority.seal_key), settings.broker.process)
+    switchboard = Switchboard(settings, database, files, sealing)
     intake = Intake(
-        database, files, switchboard.calls, switchboard.replies, settings.store, switchboard.deliver
+        database, files, switchboard.calls, switchboard.replies, settings.store, sealing, switchboard.deliver
     )  # fmt: skip
-    link = Link(settings, intake.put, switchboard.noticed, switchboard.link_up)
+    link = Link(settings, sealing, intake.put, switchboard.noticed, switchboard.link_up)
     switchboard.publish = link.publish
     enrolment = Enrolment(settings, database, authority, now_ms)
 
@@ -91,7 +104,17 @@ async def _serve(
         }
 
     web = Web(settings, switchboard, enrolment, health)
-    server = _Server(_uvicorn_config(settings, authority, web))
+    config = _uvicorn_config(settings, authority, web)
+    server = _Server(config)
+
+    config.load()
+    own_tls = _show_kiosks_own_certificate(settings, authority, config.ssl)
+
+    def renewed() -> None:
+        if own_tls is not None:
+            own_tls.load_cert_chain(authority.cert_path, authority.key_path)
+
+    watch = CertificateWatch(settings, authority, names_of(settings), switchboard.do, now_ms, renewed)
     listening = _listen(settings)
 
     def stop() -> None:
@@ -104,7 +127,7 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         parts = [
             tasks.create_task(part)
-            for part in (switchboard.run(), switchboard.run_upkeep(), intake.run(), link.run())
+            for part in (switchboard.run(), switchboard.run_upkeep(), intake.run(), link.run(), watch.run())
         ]  # fmt: skip
         address = _address(settings, listening.getsockname()[1])
         log.info("hub ready address=%s process=%s", address, settings.broker.process)
@@ -148,7 +171,7 @@ def _address(settings: HubSettings, port: int) -> str:
 
 
 def _uvicorn_config(settings: HubSettings, authority: Authority, web: Web) -> uvicorn.Config:
-    own = settings.serves_https and not settings.listen.tls_cert
+    own = settings.serves_own_certificate
     return uvicorn.Config(
         web.app(),
         ssl_certfile=(str(authority.cert_path) if own else settings.listen.tls_cert or None),
@@ -165,6 +188,24 @@ def _uvicorn_config(settings: HubSettings, authority: Authority, web: Web) -> uv
         timeout_graceful_shutdown=CLOSE_S,
         proxy_headers=False,
     )
+
+
+def _show_kiosks_own_certificate(
+    settings: HubSettings, authority: Authority, tls: ssl.SSLContext | None
+) -> ssl.SSLContext | None:
+    """Whatever certificate browsers are shown, a kiosk believes the hub's CA alone: it asks for `HUB_NAME`. Returns the
+    context with the hub's own certificate."""
+    if tls is None or settings.serves_own_certificate:
+        return tls
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(authority.cert_path, authority.key_path)
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        if name == HUB_NAME:
+            connection.context = own
+
+    tls.sni_callback = choose
+    return own
 
 
 def _print_first_account(name: str, password: str) -> None:

@@ -1,7 +1,15 @@
 """Mosquitto's configuration as the kit wants it: who may connect, to what, and how much.
 
-Written into one folder: `mosquitto.conf`, `acl`, `passwords`, and the hub's own password. The broker is a service of
-its own (or the demo's child); here is only what it reads. Holds for mosquitto 2.0.11, which Debian 12 has.
+Written into one folder: `start`, `mosquitto.conf`, `acl`, copies of the certificates that it reads, and the hub's own
+password. The broker is a service of its own (or the demo's child); here is only what it reads. Holds for mosquitto
+2.0.11, which Debian 12 has, and 2.0.21 of Debian 13.
+
+There are two listeners. Kiosks speak TLS with certificates of both sides: the name in a kiosk's certificate is its user
+name, which the ACL holds to its topics, and its client id, so that none can take over another's session. The hub speaks
+to a plain one on loopback, with a password that nobody else has.
+
+A reload (SIGHUP) has mosquitto read everything here anew and make a new TLS context: a certificate that was revoked is
+refused from then on, by a resumed session too, for the tickets of the old context are worth nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +19,14 @@ import hashlib
 import os
 import pwd
 import secrets
+import shlex
 import signal
+import ssl
 from pathlib import Path
 
 from edge_agent.core import wire
 from hub.authority import Authority
-from hub.config import HubSettings
+from hub.config import BrokerSection, HubSettings
 
 # Mosquitto's own format, "$7$": PBKDF2 with SHA-512. Its 101 rounds are enough, for no person chooses these passwords.
 _ROUNDS = 101
@@ -24,13 +34,26 @@ _SALT_BYTES = 12
 _MAX_QUEUED_MESSAGES = 1000  # a client: the rest is in its sender's store
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 
+# For mosquitto, which has no words for it: session tickets of 32 bytes that name a session in the
+# broker's memory, in place of the whole session with the kiosk's certificate, and one of them rather than two.
+TLS_CONFIGURATION = """# Written by `teleconsult hub`; the broker is started with OPENSSL_CONF naming this file.
+openssl_conf = broker
+[broker]
+ssl_conf = tls
+[tls]
+system_default = listeners
+[listeners]
+Options = -SessionTicket
+NumTickets = 1
+"""
+
 
 class BrokerError(OSError):
     """One line that says what to do."""
 
 
 def prepare(settings: HubSettings, authority: Authority, run_as: str = "") -> Path:
-    """Write what is missing or changed; returns the path of `mosquitto.conf`.
+    """Write what is missing or changed; returns the path of the script that starts the broker.
 
     `run_as` is the user that mosquitto runs as, by default the one that calls this.
     """
@@ -40,25 +63,51 @@ def prepare(settings: HubSettings, authority: Authority, run_as: str = "") -> Pa
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "state").mkdir(exist_ok=True, mode=0o700)
         _write(folder / "acl", acl(settings.broker.username))
-        _write(folder / "mosquitto.conf", configuration(settings, authority, user))
-        if not (folder / "passwords").exists():
-            _write(folder / "passwords", "")
+        _write(folder / "openssl.cnf", TLS_CONFIGURATION)
+        _write(folder / "mosquitto.conf", configuration(settings, user))
+        _write(folder / "start", start_script(folder))
+        (folder / "start").chmod(0o700)
+        copy_certificates(folder, authority)
         if not settings.broker_password_path.exists():
             settings.broker_password_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write(settings.broker_password_path, secrets.token_urlsafe(32) + "\n")
         password = settings.broker_password_path.read_text(encoding="utf-8").strip()
         if not _has_password(folder / "passwords", settings.broker.username, password):
-            set_password(folder, settings.broker.username, password)
+            _write(folder / "passwords", f"{settings.broker.username}:{password_hash(password)}\n")
         if run_as:
             _give_to(run_as, [folder, *folder.iterdir()])
     except (OSError, KeyError) as error:
         raise BrokerError(
             f"the broker's configuration in {folder} can't be written: {error}; see broker.config_dir"
         ) from None
-    return folder / "mosquitto.conf"
+    return folder / "start"
 
 
-def configuration(settings: HubSettings, authority: Authority, user: str) -> str:
+def start_script(folder: Path) -> str:
+    """The broker becomes the process that runs it. What it refuses is told at the level of debugging alone, where it
+    tells of every packet as well; those lines go no further than here."""
+    every_packet = r": (Received [A-Z]+ from|Sending [A-Z]+ to|No will message|Will message|\t)"
+    return f"""#!/bin/bash
+# Written by `teleconsult hub`; changes made here are overwritten.
+export OPENSSL_CONF={shlex.quote(str(folder / "openssl.cnf"))}
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+exec mosquitto -c {shlex.quote(str(folder / "mosquitto.conf"))} 2> >(exec grep --line-buffered -vP '{every_packet}' >&2)
+"""
+
+
+def copy_certificates(folder: Path, authority: Authority) -> bool:
+    """What the broker needs of the CA, where the broker may read it; in force with the next `reload`. True where
+    something changed."""
+    changed = [
+        _write(folder / "ca.pem", authority.pem),
+        _write(folder / "crl.pem", authority.crl_path.read_text(encoding="ascii")),
+        _write(folder / "hub.key", authority.key_path.read_text(encoding="ascii")),
+        _write(folder / "hub.pem", authority.cert_path.read_text(encoding="ascii")),
+    ]
+    return any(changed)
+
+
+def configuration(settings: HubSettings, user: str) -> str:
     folder, broker = settings.broker_dir, settings.broker
     lines = [
         "# Written by `teleconsult hub`; changes made here are overwritten.",
@@ -80,18 +129,26 @@ def configuration(settings: HubSettings, authority: Authority, user: str) -> str
         "log_type error",
         "log_type warning",
         "log_type notice",
+        "log_type debug",  # see start_script
         "connection_messages false",
         "set_tcp_nodelay true",
         f"listener {broker.port} 127.0.0.1",
+        f"listener {broker.listen_port} {broker.listen_host}",
+        f"cafile {folder / 'ca.pem'}",
+        f"crlfile {folder / 'crl.pem'}",
+        f"certfile {folder / 'hub.pem'}",
+        f"keyfile {folder / 'hub.key'}",
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "tls_version tlsv1.3",
     ]
-    if broker.listen_host:
-        lines += [
-            f"listener {broker.listen_port} {broker.listen_host}",
-            f"certfile {authority.cert_path}",
-            f"keyfile {authority.key_path}",
-            "tls_version tlsv1.2",
-        ]
     return "\n".join(lines) + "\n"
+
+
+def tls_context(settings: BrokerSection) -> ssl.SSLContext | None:
+    """How the hub speaks to its broker: in the clear on its own machine."""
+    return ssl.create_default_context(cafile=str(Path(settings.ca_file).expanduser())) if settings.ca_file else None
 
 
 def acl(hub_user: str) -> str:
@@ -110,18 +167,6 @@ def acl(hub_user: str) -> str:
     )
 
 
-def set_password(folder: Path, username: str, password: str) -> None:
-    """Add the user, or change its password; in force once the broker has read it (`reload`)."""
-    path = folder / "passwords"
-    others = [line for line in _lines(path) if line.partition(":")[0] != username]
-    _write(path, "\n".join([*others, f"{username}:{password_hash(password)}"]) + "\n")
-
-
-def remove_user(folder: Path, username: str) -> None:
-    path = folder / "passwords"
-    _write(path, "".join(f"{line}\n" for line in _lines(path) if line.partition(":")[0] != username))
-
-
 def password_hash(password: str, salt: bytes | None = None) -> str:
     salt = salt or secrets.token_bytes(_SALT_BYTES)
     derived = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
@@ -129,7 +174,7 @@ def password_hash(password: str, salt: bytes | None = None) -> str:
 
 
 def reload(folder: Path) -> None:
-    """Have a running broker read its users again. Raises BrokerError; a broker that does not run needs nothing."""
+    """Have a running broker read its files again. Raises BrokerError; a broker that does not run needs nothing."""
     path = folder / "mosquitto.pid"
     try:
         pid = int(path.read_text(encoding="ascii"))
@@ -140,29 +185,25 @@ def reload(folder: Path) -> None:
         return
     except PermissionError:
         raise BrokerError(
-            f"the broker (process {pid}) runs as another user and can't be told of the new kiosk; "
+            f"the broker (process {pid}) runs as another user and can't be told what has changed; "
             "reload it, or run it as the hub's user"
         ) from None
 
 
 def _has_password(path: Path, username: str, password: str) -> bool:
-    for line in _lines(path):
-        name, _, stored = line.partition(":")
-        fields = stored.split("$")
-        if name == username and len(fields) == 5:
-            return stored == password_hash(password, base64.b64decode(fields[3]))
-    return False
+    """And is the only one who has one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    name, _, stored = lines[0].partition(":") if len(lines) == 1 else ("", "", "")
+    fields = stored.split("$")
+    return name == username and len(fields) == 5 and stored == password_hash(password, base64.b64decode(fields[3]))
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all; keeps owner and mode of what was there, so that the broker can go on reading it."""
+def _write(path: Path, text: str) -> bool:
+    """Whole or not at all; keeps the owner of what was there, so that the broker can go on reading it. True where it
+    is another now."""
     before = path.stat() if path.exists() else None
     if before is not None and path.read_text(encoding="utf-8") == text:
-        return
+        return False
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -173,6 +214,7 @@ def _write(path: Path, text: str) -> None:
         if before is not None and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, before.st_uid, before.st_gid)
     new.rename(path)
+    return True
 
 
 def _give_to(user: str, paths: list[Path]) -> None:

@@ -51,9 +51,9 @@ class Calls:
             for other in session.scalars(
                 select(Call).where(Call.kiosk_id == consult.kiosk_id, Call.phase.in_(LIVE), Call.id != call_id)
             ):  # one button, one call: what was there before is over
-                self._end(session, out, other, "cancelled", now_ms, "hub")
+                self._end(session, out, other, "cancelled", now_ms, None)
             call = self._new_call(session, consult, call_id, "ringing", now_ms)
-            cases.record(session, consult.id, "call_requested", now_ms, consult.kiosk_id, call_id)
+            cases.record(session, consult.id, "call_requested", now_ms, consult.kiosk_id, call=call_id)
             cases.reopen(session, out, consult, now_ms)
         elif call.consult_id != consult.id:
             raise cases.ForeignConsult(call_id)
@@ -62,7 +62,7 @@ class Calls:
             call.requested_at = shown_ms
         if body.emergency and not call.emergency:
             call.emergency, call.emergency_at = True, now_ms
-            cases.record(session, consult.id, "emergency", now_ms, consult.kiosk_id, call_id)
+            cases.record(session, consult.id, "emergency", now_ms, consult.kiosk_id, call=call_id)
         self.tell_kiosk(session, out, call, now_ms)
         out.room = True
 
@@ -87,7 +87,7 @@ class Calls:
         if call is None:
             return
         if self._move(session, call, ("calling_kiosk",), phase="answered", claimed_at=now_ms, answered_at=now_ms):
-            cases.record(session, call.consult_id, "answered", now_ms, kiosk, call.id)
+            cases.record(session, call.consult_id, "answered", now_ms, kiosk, call=call.id)
             out.calls.add(call.id)
             out.room = True
         self.tell_kiosk(session, out, call, now_ms)
@@ -140,14 +140,14 @@ class Calls:
                 raise RequestRefused("taken", "Somebody else was first.")
             call.console_id = console  # claimed twice, as after a lost frame: it is theirs
         else:
-            cases.record(session, call.consult_id, "claimed", now_ms, doctor.name, call.id)
+            cases.record(session, call.consult_id, "claimed", now_ms, doctor, call=call.id)
         self._changed(session, out, call, now_ms)
         return call
 
     def talk(self, session: Session, out: Outgoing, doctor: Doctor, call_id: str, now_ms: int) -> Call:
         call = self._of_doctor(session, doctor, call_id)
         if self._move(session, call, ("claimed",), phase="answered", answered_at=now_ms):
-            cases.record(session, call.consult_id, "answered", now_ms, doctor.name, call.id)
+            cases.record(session, call.consult_id, "answered", now_ms, doctor, call=call.id)
         elif call.phase == "ended":
             raise RequestRefused("gone", "This call is over.")
         self._changed(session, out, call, now_ms)
@@ -162,7 +162,7 @@ class Calls:
         )  # fmt: skip
         if not freed:
             raise RequestRefused("gone", "Only a call that waits for you to talk can go back to the waiting room.")
-        cases.record(session, call.consult_id, "released", now_ms, doctor.name, call.id)
+        cases.record(session, call.consult_id, "released", now_ms, doctor, call=call.id)
         self._changed(session, out, call, now_ms)
         return call
 
@@ -174,14 +174,14 @@ class Calls:
             raise RequestRefused("taken", "Somebody else has taken this call.")
         if call.phase not in ("ringing", "claimed"):
             raise RequestRefused("bad_request", "You are talking already: hang up instead.")
-        self._end(session, out, call, "declined", now_ms, doctor.name)
+        self._end(session, out, call, "declined", now_ms, doctor)
         return call
 
     def hang_up(self, session: Session, out: Outgoing, doctor: Doctor, call_id: str, now_ms: int) -> Call:
         call = self._of_doctor(session, doctor, call_id)
         outcome = {"answered": "answered", "claimed": "declined", "calling_kiosk": "cancelled"}.get(call.phase)
         if outcome is not None:
-            self._end(session, out, call, outcome, now_ms, doctor.name)
+            self._end(session, out, call, outcome, now_ms, doctor)
         return call
 
     def ring_kiosk(
@@ -200,7 +200,7 @@ class Calls:
             raise RequestRefused("busy", "The kiosk is in a call.")
         call = self._new_call(session, consult, wire.new_message_id().hex(), "calling_kiosk", now_ms)
         call.by_doctor, call.doctor_id, call.console_id = True, doctor.id, console
-        cases.record(session, consult.id, "doctor_rings", now_ms, doctor.name, call.id)
+        cases.record(session, consult.id, "doctor_rings", now_ms, doctor, call=call.id)
         cases.reopen(session, out, consult, now_ms)
         self._changed(session, out, call, now_ms)
         return call
@@ -240,9 +240,9 @@ class Calls:
         if call is None or call.phase == "ended":
             return
         if isinstance(effect, EndCall):
-            self._end(session, out, call, effect.outcome, now_ms, "hub")
+            self._end(session, out, call, effect.outcome, now_ms, None)
         elif self._move(session, call, ("ringing",), everyone=True):
-            cases.record(session, call.consult_id, "everyone_rung", now_ms, "hub", call.id)
+            cases.record(session, call.consult_id, "everyone_rung", now_ms, None, call=call.id)
             self._changed(session, out, call, now_ms)
 
     # --- inside
@@ -268,9 +268,11 @@ class Calls:
         out.cases.add(call.consult_id)
         out.room = True
 
-    def _end(self, session: Session, out: Outgoing, call: Call, outcome: str, now_ms: int, by: str) -> None:
+    def _end(
+        self, session: Session, out: Outgoing, call: Call, outcome: str, now_ms: int, by: Doctor | str | None
+    ) -> None:
         if self._move(session, call, LIVE, phase="ended", ended_at=now_ms, outcome=outcome):
-            cases.record(session, call.consult_id, f"ended_{outcome}", now_ms, by, call.id)
+            cases.record(session, call.consult_id, f"ended_{outcome}", now_ms, by, call=call.id)
             cases.close_after_call(session, out, call, now_ms)
         self._changed(session, out, call, now_ms)
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
-from hub import downlink
+from hub import audit, downlink
 from hub.files import FileStore
 from hub.outgoing import Outgoing
 from hub.records import AdviceGiven, Call, CaseFile, Consult, Content, Doctor, Event, Kiosk
@@ -25,17 +25,24 @@ class ForeignConsult(ValueError):
 
 @dataclass(frozen=True)
 class KioskClock:
-    """Whether to believe a kiosk's times: its clock must say it is set, and agree with ours to a day."""
+    """What a kiosk's times are worth: right where its clock is trusted and agrees with ours to a day; where not, they
+    tell how long ago it was, as far as they are by the clock that the message was sent by."""
 
-    trusted: bool
     sent_at_ms: int
     now_ms: int
+    stamp: wire.Stamp | None
 
     def shown(self, kiosk_ms: int) -> int:
-        """The kiosk's time where it can be believed, the hub's where not. A case may be days old when it arrives."""
-        set_right = self.trusted and abs(self.sent_at_ms - self.now_ms) <= DAY_MS
-        near = self.trusted and abs(kiosk_ms - self.now_ms) <= DAY_MS
-        return kiosk_ms if kiosk_ms > 0 and (near or (set_right and kiosk_ms <= self.now_ms)) else self.now_ms
+        """The time by our clock, and now where nobody can know. A case may be days old when it arrives."""
+        if self.stamp is None or kiosk_ms <= 0:
+            return self.now_ms
+        if self.stamp.clock_trusted:
+            set_right = abs(self.sent_at_ms - self.now_ms) <= DAY_MS
+            near = abs(kiosk_ms - self.now_ms) <= DAY_MS
+            return kiosk_ms if near or (set_right and kiosk_ms <= self.now_ms) else self.now_ms
+        if self.stamp.same_boot and kiosk_ms <= self.sent_at_ms:
+            return self.now_ms - (self.sent_at_ms - kiosk_ms)
+        return self.now_ms
 
 
 def known_kiosk(session: Session, kiosk: str, now_ms: int) -> Kiosk:
@@ -64,8 +71,19 @@ def own_consult(session: Session, kiosk: str, consult: str, now_ms: int) -> Cons
     return row
 
 
-def record(session: Session, consult: str, kind: str, at_ms: int, by: str, call: str = "") -> None:
-    session.add(Event(consult_id=consult, kind=kind, at=at_ms, by=by, call_id=call))
+def record(
+    session: Session, consult: str, kind: str, at_ms: int, by: Doctor | str | None, *about: str, call: str = ""
+) -> None:
+    """Into the consult's history, and in ids into the audit log. `by` is an account, somebody at the kiosk by the name
+    that it gives, or None for the hub itself."""
+    if isinstance(by, Doctor):
+        name, who = by.name, audit.account(by)
+    elif by is None:
+        name, who = "hub", "hub"
+    else:
+        name, who = by, f"kiosk:{session.get_one(Consult, consult).kiosk_id}"
+    session.add(Event(consult_id=consult, kind=kind, at=at_ms, by=name, call_id=call))
+    audit.append(session, at_ms, who, kind, f"consult:{consult}", f"call:{call}" if call else "", *about)
 
 
 def has_case(session: Session, consult: Consult) -> bool:
@@ -81,16 +99,21 @@ def see(session: Session, out: Outgoing, consult: Consult, doctor: Doctor, now_m
     if consult.seen_at or not has_case(session, consult):
         return
     consult.seen_at = now_ms
-    record(session, consult.id, "seen", now_ms, doctor.name)
+    record(session, consult.id, "seen", now_ms, doctor)
     downlink.send_durable(session, out, consult, wire.Progress("seen", now_ms), now_ms)
     out.cases.add(consult.id)
+
+
+def view(session: Session, consult_id: str, account_id: int, now_ms: int) -> None:
+    """An account reads the case; every time."""
+    audit.append(session, now_ms, audit.account(account_id), "case_viewed", f"consult:{consult_id}")
 
 
 def close(session: Session, out: Outgoing, consult: Consult, doctor: Doctor, now_ms: int) -> None:
     if consult.closed_at:
         return
     consult.closed_at = now_ms
-    record(session, consult.id, "closed", now_ms, doctor.name)
+    record(session, consult.id, "closed", now_ms, doctor)
     downlink.send_durable(session, out, consult, wire.Progress("closed", now_ms), now_ms)
     out.cases.add(consult.id)
 
@@ -100,7 +123,7 @@ def close_after_call(session: Session, out: Outgoing, call: Call, now_ms: int) -
     consult = session.get_one(Consult, call.consult_id)
     if call.outcome == "answered" and not consult.closed_at and not has_case(session, consult):
         consult.closed_at = now_ms
-        record(session, consult.id, "closed", now_ms, "hub", call.id)
+        record(session, consult.id, "closed", now_ms, None, call=call.id)
     out.cases.add(consult.id)
 
 
@@ -152,15 +175,17 @@ def give_advice(
                 complete=True,
             )
         )
-        file = CaseFile(
-            consult_id=consult.id,
-            digest=digest,
-            role="reply",
-            captured_at=now_ms,
-            captured_by=doctor.name,
-            duration_ms=voice.duration_ms,
-        )
-        session.merge(file)
+        if session.get(CaseFile, (consult.id, digest)) is None:
+            file = CaseFile(
+                consult_id=consult.id,
+                digest=digest,
+                role="reply",
+                captured_at=now_ms,
+                captured_by=doctor.name,
+                duration_ms=voice.duration_ms,
+            )
+            file.take_key(wire.new_file_key())
+            session.add(file)
         session.flush()
     body = wire.Advice(advice_id, doctor.name, now_ms, text, bytes.fromhex(digest))
     downlink_id = downlink.send_durable(session, out, consult, body, now_ms)
@@ -180,7 +205,7 @@ def give_advice(
         downlink.send_manifest(session, out, consult, session.get_one(CaseFile, (consult.id, digest)), now_ms)
     if not consult.seen_at:
         consult.seen_at = now_ms
-    record(session, consult.id, "advice", now_ms, doctor.name)
+    record(session, consult.id, "advice", now_ms, doctor, f"advice:{advice_id.hex()}")
     out.cases.add(consult.id)
     return advice_id.hex()
 
@@ -191,5 +216,5 @@ def advice_heard(session: Session, out: Outgoing, consult: Consult, advice: str,
         return
     row.heard_at = row.heard_at or shown_ms
     row.delivered_at = row.delivered_at or now_ms
-    record(session, consult.id, "advice_heard", now_ms, consult.kiosk_id)
+    record(session, consult.id, "advice_heard", now_ms, consult.kiosk_id, f"advice:{advice}")
     out.cases.add(consult.id)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
+import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import segno
+from cryptography.hazmat.primitives import hashes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edge_agent.core.joining import join_link
-from hub import accounts, app
+from hub import accounts, app, audit, enrol
+from hub.authority import Ca
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
-from hub.records import Doctor, Kiosk
+from hub.invitation_sheet import make_sheet
+from hub.keys import AuthorityError
+from hub.records import Approval, AuditEntry, Doctor, Kiosk
+from hub.roles import Role
 
 
 def add_arguments(
@@ -43,11 +51,39 @@ def add_arguments(
 
     action("run", _run, "Run the hub until it is stopped.")
     invite = action("invite", _invite, "Print codes with which kiosks join, each good once and for 14 days.")
-    invite.add_argument("--site", required=True, help="the clinic's name, as doctors see it")
+    what = invite.add_mutually_exclusive_group(required=True)
+    what.add_argument("--site", help="the clinic's name, as doctors see it")
+    what.add_argument("--for", dest="for_kiosk", metavar="KIOSK", help="new hardware takes over this kiosk's identity")
+    what.add_argument("--list", action="store_true", help="show the invitations and what became of them")
+    what.add_argument("--revoke", metavar="NUMBER", help="withdraw an invitation, by its number in the list")
     invite.add_argument("--count", type=_count, default=1, help="how many codes (default: 1)")
+    invite.add_argument("--pdf", type=Path, metavar="FILE", help="write a sheet to print, a QR code for each")
     invite.add_argument("--no-qr", action="store_true", help="the codes alone")
-    action("kiosks", _kiosks, "List the kiosks that have joined.")
-    config = action("broker-config", _broker_config, "Write mosquitto's configuration and print its path.")
+    kiosks = actions.add_parser(
+        "kiosks", help="The kiosks that have joined.", description="The kiosks that have joined."
+    )
+    what_kiosks = kiosks.add_subparsers(dest="kiosks", required=True, metavar="ACTION")
+    action("list", _kiosks_list, "List them, and what they wait for.", what_kiosks)
+    approve = action("approve", _kiosks_approve, "Let a kiosk renew an expired certificate, or new hardware take over.",
+                     what_kiosks)  # fmt: skip
+    refuse = action("refuse", _kiosks_refuse, "Tell a kiosk that waits for an approval that it gets none.", what_kiosks)
+    for asked in (approve, refuse):
+        asked.add_argument("kiosk")
+        asked.add_argument("--key", default="", help="of several devices that ask for one id, the one with this key")
+    action("revoke", _kiosks_revoke, "Cut a kiosk off within a minute, and keep it out.", what_kiosks).add_argument(
+        "kiosk"
+    )
+    ca = actions.add_parser(
+        "ca", help="The hub's certificate authority.", description="The hub's certificate authority."
+    )
+    what_ca = ca.add_subparsers(dest="ca", required=True, metavar="ACTION")
+    action("show", _ca_show, "Show the CAs, and who still lives on an older one.", what_ca)
+    rotate = action("rotate", _ca_rotate, "Let a new CA take over; both are trusted until --finish.", what_ca)
+    rotate.add_argument("--finish", action="store_true", help="trust the older one no more")
+    rotate.add_argument("--force", action="store_true", help="finish, though some kiosks must join anew then")
+    config = action(
+        "broker-config", _broker_config, "Write mosquitto's configuration and print the script that starts it."
+    )
     config.add_argument("--run-as", default="", metavar="USER", help="the user that mosquitto runs as")
     account = actions.add_parser("account", help="Doctors' accounts.", description="Doctors' accounts.")
     kinds = account.add_subparsers(dest="account", required=True, metavar="ACTION")
@@ -59,6 +95,19 @@ def add_arguments(
     ):
         action(name, function, text, kinds).add_argument("name")
     action("list", _account_list, "List the accounts.", kinds)
+    kinds.choices["add"].add_argument("--role", choices=list(Role), default=Role.DOCTOR, help="default: doctor")
+    role = action("role", _account_role, "Give an account another role.", kinds)
+    role.add_argument("name")
+    role.add_argument("role", choices=list(Role))
+    log = actions.add_parser("audit", help="The audit log.", description="The audit log.")
+    parts = log.add_subparsers(dest="audit", required=True, metavar="ACTION")
+    checked = action("verify", _audit_verify, "Say whether the log is as it was written, and print its head.", parts)
+    checked.add_argument(
+        "--head", type=_head, metavar="NUMBER:HASH", help="a head printed earlier, which the log must still hold"
+    )
+    shown = action("show", _audit_show, "Print the log.", parts)
+    shown.add_argument("--last", type=int, default=50, metavar="COUNT", help="how many (default: 50; 0: all)")
+    shown.add_argument("--json", action="store_true", help="one JSON object a line, with the hashes")
 
 
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -67,33 +116,143 @@ def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
 
 
 def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    if arguments.list:
+        _invitations(settings)
+    elif arguments.revoke:
+        gone = _do(settings, enrol.withdraw, arguments.revoke, app.now_ms(), audit.command())
+        print(f"Invitation {gone.token_hash[: enrol.SHOWN_CHARACTERS]} for {gone.site} is withdrawn.")
+    else:
+        _new_invitations(arguments, settings)
+
+
+def _new_invitations(arguments: argparse.Namespace, settings: HubSettings) -> None:
     database = _open(settings)
     try:
         enrolment = Enrolment(settings, database, app.open_authority(settings), app.now_ms)
-        host = _host_for_kiosks(settings)
-        for _ in range(arguments.count):
-            code = enrolment.invite(arguments.site)
-            print(code)
-            if not arguments.no_qr:
-                segno.make(join_link(host, settings.listen.port, code), error="m").terminal(compact=True)
+        site, kiosk = arguments.site or "", arguments.for_kiosk or ""
+        codes = [enrolment.invite(site, kiosk, by=audit.command()) for _ in range(arguments.count)]
     finally:
         database.close()
-    where = f" --hub {host}:{settings.listen.port}" if host else ""
+    host, port = settings.invites_to
+    links = [join_link(host, port, code) for code in codes]
+    if arguments.pdf:
+        sheet = make_sheet(arguments.site or arguments.for_kiosk, list(zip(codes, links, strict=True)))
+        _write_private(arguments.pdf, sheet)
+        print(f"{len(codes)} codes are in {arguments.pdf}. Keep it like a key: each lets one kiosk in.")
+        return
+    for code, link in zip(codes, links, strict=True):
+        print(code)
+        if not arguments.no_qr:
+            segno.make(link, error="m").terminal(compact=True)
+    where = f" --hub {host}:{port}" if host else ""
     print(f"On the kiosk: teleconsult join CODE{where}", file=sys.stderr)
 
 
-def _host_for_kiosks(settings: HubSettings) -> str:
-    """Empty where it listens on every address and has no name: then a kiosk finds it on its network."""
-    names = settings.listen.names
-    return names[0] if names else settings.listen.host if settings.listen.host not in ("0.0.0.0", "::") else ""  # noqa: S104
+def _write_private(path: Path, data: bytes) -> None:
+    """For its owner alone, also where it was there before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(data)
 
 
-def _kiosks(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    def read(session: Session) -> list[Kiosk]:
-        return list(session.scalars(select(Kiosk).order_by(Kiosk.id)))
+def _invitations(settings: HubSettings) -> None:
+    now_ms = app.now_ms()
+    for each in _do(settings, enrol.invitations):
+        if each.withdrawn_at:
+            state = "withdrawn"
+        elif each.used_at:
+            state = f"used by {each.kiosk_id}"
+        elif each.expires_at <= now_ms:
+            state = "too old"
+        else:
+            state = f"good until {enrol.when(each.expires_at)} UTC"
+        for_kiosk = f" (new hardware of {each.kiosk_id})" if each.replaces else ""
+        print(f"{each.token_hash[: enrol.SHOWN_CHARACTERS]}  {state:32}  {each.site}{for_kiosk}")
 
-    for kiosk in _do(settings, read):
-        print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {kiosk.site}")
+
+def _kiosks_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def read(session: Session) -> list[tuple[Kiosk, str, list[Approval]]]:
+        asking = enrol.approvals(session)
+        return [
+            (kiosk, _state(session, kiosk), [each for each in asking if each.kiosk_id == kiosk.id])
+            for kiosk in session.scalars(select(Kiosk).order_by(Kiosk.id))
+        ]
+
+    for kiosk, state, asking in _do(settings, read):
+        print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {state:40}  {kiosk.site}")
+        for each in asking:
+            what = "was refused" if each.refused_at else "waits for approval"
+            print(f"    {what} ({each.why}, key {each.key_hash[: enrol.SHOWN_CHARACTERS]})")
+
+
+def _state(session: Session, kiosk: Kiosk) -> str:
+    certificate = enrol.newest_certificate(session, kiosk.id, enrol.key_hash(kiosk.sign_key))
+    if certificate is None or certificate.revoked_at:
+        return "revoked"
+    until = "ran out on" if certificate.expires_at <= app.now_ms() else "certificate until"
+    return f"{until} {enrol.when(certificate.expires_at)}"
+
+
+def _kiosks_approve(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    given = _do(settings, enrol.approve, arguments.kiosk, app.now_ms(), audit.command(), arguments.key)
+    what = "renews its certificate" if given.why == enrol.EXPIRED else "goes over to the new hardware"
+    print(f"{arguments.kiosk} {what} when it asks the next time, within a few minutes.")
+
+
+def _kiosks_refuse(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    _do(settings, enrol.refuse, arguments.kiosk, app.now_ms(), audit.command(), arguments.key)
+    print(f"{arguments.kiosk} is told so when it asks the next time. `hub kiosks approve` still lets it in.")
+
+
+def _kiosks_revoke(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    count = _do(settings, enrol.revoke, arguments.kiosk, app.now_ms(), audit.command())
+    print(f"{arguments.kiosk} is revoked ({count} certificates); the hub cuts it off in a few seconds.")
+    print(f"To let new hardware be {arguments.kiosk}: teleconsult hub invite --for {arguments.kiosk}")
+
+
+def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    authority = app.open_authority(settings)
+    cas = authority.cas
+    for ca in cas:
+        roles = " and ".join(
+            role for role, its in (("the hub's certificate", cas[0]), ("kiosks", cas[-1])) if its == ca
+        )
+        print(f"CA {ca.number}  signs {roles}, until {ca.certificate.not_valid_after_utc:%Y-%m-%d}")
+        print(f"      {ca.certificate.fingerprint(hashes.SHA256()).hex(':')}")
+    if len(cas) > 1:
+        behind = _do(settings, enrol.behind, authority)
+        print(f"{len(behind)} kiosks do not know CA {cas[-1].number} yet{': ' if behind else ''}{', '.join(behind)}")
+
+
+def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    authority = app.open_authority(settings)
+    if not arguments.finish:
+
+        def rotate(session: Session) -> Ca:
+            audit.append(session, app.now_ms(), audit.command(), "ca_rotated", f"ca:{authority.cas[-1].number + 1}")
+            return authority.rotate()  # what cannot be audited is not done
+
+        ca = _do(settings, rotate)
+        print(
+            f"CA {ca.number} signs kiosks from now on. Each gets to know it within a week, when it next asks the hub."
+        )
+        print("When `teleconsult hub ca show` names no kiosk any more: teleconsult hub ca rotate --finish")
+        return
+    behind = _do(settings, enrol.behind, authority)
+    if behind and not arguments.force:
+        raise AuthorityError(
+            f"{len(behind)} kiosks do not know the new CA yet ({', '.join(behind[:10])}) and would have to join anew; "
+            "wait until they have been online, or add --force"
+        )
+
+    def finish(session: Session) -> Ca:
+        number = authority.cas[-1].number
+        audit.append(session, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{number}")
+        return authority.finish_rotation(app.names_of(settings))
+
+    ca = _do(settings, finish)
+    print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 
 def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -102,24 +261,51 @@ def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None
 
 def _account_add(arguments: argparse.Namespace, settings: HubSettings) -> None:
     password, made = _ask_password()
-    _do(settings, accounts.add_account, arguments.name, password, app.now_ms())
-    print(f"Account {arguments.name!r} added." + (f" Password: {password}" if made else ""))
+    hashed = accounts.hash_password(password, arguments.name)
+
+    def add(session: Session) -> None:
+        accounts.add_account(session, arguments.name, hashed, app.now_ms(), arguments.role, by=audit.command())
+
+    _do(settings, add)
+    print(f"Account {arguments.name!r} added, as {arguments.role}." + (f" Password: {password}" if made else ""))
 
 
 def _account_password(arguments: argparse.Namespace, settings: HubSettings) -> None:
     password, made = _ask_password()
-    _do(settings, accounts.set_password, arguments.name, password)
+    hashed = accounts.hash_password(password, arguments.name)
+
+    def set_(session: Session) -> None:
+        doctor = accounts.existing(session, arguments.name)
+        accounts.set_password(session, doctor, hashed, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
     print(f"Password of {arguments.name!r} set." + (f" Password: {password}" if made else ""))
 
 
 def _account_disable(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    _do(settings, accounts.set_disabled, arguments.name, True)
+    _set_disabled(settings, arguments.name, True)
     print(f"Account {arguments.name!r} disabled.")
 
 
 def _account_enable(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    _do(settings, accounts.set_disabled, arguments.name, False)
+    _set_disabled(settings, arguments.name, False)
     print(f"Account {arguments.name!r} enabled.")
+
+
+def _set_disabled(settings: HubSettings, name: str, disabled: bool) -> None:
+    def set_(session: Session) -> None:
+        accounts.set_disabled(session, accounts.existing(session, name), disabled, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
+
+
+def _account_role(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def set_(session: Session) -> None:
+        doctor = accounts.existing(session, arguments.name)
+        accounts.set_role(session, doctor, arguments.role, app.now_ms(), by=audit.command())
+
+    _do(settings, set_)
+    print(f"Account {arguments.name!r} is now {arguments.role}.")
 
 
 def _account_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -127,7 +313,37 @@ def _account_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
         return list(session.scalars(select(Doctor).order_by(Doctor.name)))
 
     for doctor in _do(settings, read):
-        print(f"{doctor.name:32}  {doctor.role:8}  {'disabled' if doctor.disabled else 'active'}")
+        print(f"{doctor.name:32}  {doctor.role:13}  {'disabled' if doctor.disabled else 'active'}")
+
+
+def _audit_verify(arguments: argparse.Namespace, settings: HubSettings) -> int:
+    try:
+        head = _do(settings, audit.verify, arguments.head)
+    except audit.ChainBroken as broken:
+        print(f"broken: {broken}")
+        return 1
+    print(f"intact: {head.seq} entries, head {head}")
+    return 0
+
+
+def _audit_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    """Reading it is an entry too."""
+
+    def read(session: Session) -> list[str]:
+        audit.append(session, app.now_ms(), audit.command(), "audit_exported" if arguments.json else "audit_viewed")
+        count = arguments.last
+        wanted = reversed(audit.latest(session, count=count)) if count > 0 else audit.entries(session)
+        return [_audit_line(entry, arguments.json) for entry in wanted]
+
+    for line in _do(settings, read):
+        print(line)
+
+
+def _audit_line(entry: AuditEntry, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({name: getattr(entry, name) for name in ("seq", "at", "who", "what", "about", "hash")})
+    at = datetime.fromtimestamp(entry.at / 1000, UTC)
+    return f"{entry.seq:8}  {at:%Y-%m-%d %H:%M:%S}Z  {entry.who:16}  {entry.what:20}  {entry.about}"
 
 
 def _ask_password() -> tuple[str, bool]:
@@ -151,6 +367,13 @@ def _do(settings: HubSettings, work: Any, *args: Any) -> Any:
         return database.do(work, *args)
     finally:
         database.close()
+
+
+def _head(text: str) -> audit.Head:
+    try:
+        return audit.parse_head(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

@@ -55,14 +55,21 @@ class BrokerSection(_Section, frozen=True):
     username: str = "_hub"  # not a valid kiosk id, so that no kiosk can have it
     password_file: str = ""  # empty: `<data dir>/broker/hub.password`, made at first start
     config_dir: str = ""  # where mosquitto's configuration is written; empty: `<data dir>/broker`
-    listen_host: str = ""  # address of the TLS listener for kiosks; empty: loopback only
+    listen_host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"  # where kiosks connect, with TLS
     listen_port: Port = 8883
-    kiosk_host: str = ""  # what a joining kiosk is told; empty: the first of `listen.names`, else `host`
+    kiosk_host: str = ""  # what a joining kiosk is told; empty: the first of `listen.names`, else `listen_host`
     process: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,20}$")] = "1"  # one name a hub process
 
 
+class AuthoritySection(_Section, frozen=True):
+    """The hub's own CA. Its key wants a passphrase, see `hub.keys`."""
+
+    plain_key: bool = False  # true: without one, where nobody can take the disk
+
+
 class DoctorsSection(_Section, frozen=True):
-    session_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 12 * 3600.0
+    session_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 12 * 3600.0  # then everybody signs in again
+    idle_s: Annotated[float, msgspec.Meta(ge=120, le=86400)] = 3600.0  # without use; an open doctor's page is use
     first_account: str = "doctor"  # made at first start, its password printed once
     audio_processing: bool = True  # the browser's echo cancellation, noise suppression and gain
 
@@ -92,6 +99,7 @@ class HubSettings(_Section, frozen=True):
     store: StoreSection = StoreSection()
     listen: ListenSection = ListenSection()
     broker: BrokerSection = BrokerSection()
+    authority: AuthoritySection = AuthoritySection()
     doctors: DoctorsSection = DoctorsSection()
     ring: RingSection = RingSection()
     ice: IceSection = IceSection()
@@ -123,17 +131,23 @@ class HubSettings(_Section, frozen=True):
         return bool(self.listen.tls_cert) or not is_loopback(self.listen.host)
 
     @property
-    def kiosk_broker(self) -> tuple[str, int, bool]:
-        """`(host, port, tls)` that a joining kiosk is told."""
+    def serves_own_certificate(self) -> bool:
+        """One of the hub's own CA."""
+        return self.serves_https and not self.listen.tls_cert
+
+    @property
+    def invites_to(self) -> tuple[str, int]:
+        """`(host, port)` that an invitation names. No host where it listens on every address and has no name: then a
+        kiosk finds it on its network."""
+        names, host = self.listen.names, self.listen.host
+        return names[0] if names else host if host not in ("0.0.0.0", "::") else "", self.listen.port  # noqa: S104
+
+    @property
+    def kiosk_broker(self) -> tuple[str, int]:
+        """`(host, port)` that a joining kiosk is told."""
         names = self.listen.names
-        if self.broker.listen_host:
-            return (
-                self.broker.kiosk_host or (names[0] if names else self.broker.listen_host),
-                self.broker.listen_port,
-                True,
-            )
-        host = self.broker.kiosk_host or self.broker.host
-        return host, self.broker.port, not is_loopback(host)
+        host = self.broker.kiosk_host or (names[0] if names else self.broker.listen_host)
+        return host, self.broker.listen_port
 
 
 def is_loopback(host: str) -> bool:

@@ -14,22 +14,38 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edge_agent.core import sdp
 from hub import cases, console
+from hub.accounts import SignedIn
 from hub.calls import Call, RequestRefused
 from hub.database import explain
 from hub.outgoing import Outgoing
 from hub.records import Consult, Doctor
-from hub.switchboard import OpenConsole, Switchboard
+from hub.roles import Permission
+from hub.switchboard import NOT_SIGNED_IN, NotAllowed, OpenConsole, SignedOut, Switchboard
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_REQUESTS = 20  # then it is no console of ours
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 _HEX_ID = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
-_TRY_AGAIN_LATER = 1013
 _POLICY_VIOLATION = 1008
 
+NEEDS: dict[type, Permission] = {
+    console.SetAvailable: Permission.TAKE_CALLS,
+    console.Claim: Permission.TAKE_CALLS,
+    console.Release: Permission.TAKE_CALLS,
+    console.Decline: Permission.TAKE_CALLS,
+    console.Talk: Permission.TAKE_CALLS,
+    console.HangUp: Permission.TAKE_CALLS,
+    console.RingKiosk: Permission.TAKE_CALLS,
+    console.SdpAnswer: Permission.TAKE_CALLS,
+    console.WantNewLeg: Permission.TAKE_CALLS,
+    console.OpenCase: Permission.SEE_PATIENTS,
+    console.LeaveCase: Permission.SEE_PATIENTS,
+    console.CloseCase: Permission.GIVE_ADVICE,
+}
 
-async def serve(socket: WebSocket, switchboard: Switchboard, doctor: Doctor) -> None:
+
+async def serve(socket: WebSocket, switchboard: Switchboard, doctor: SignedIn) -> None:
     """From accept to close, whoever closes."""
     await socket.accept()
     opened = await switchboard.console_opened(secrets.token_hex(8), doctor)
@@ -50,7 +66,7 @@ async def _send(socket: WebSocket, opened: OpenConsole) -> None:
             await socket.send_text(frame)
         except (WebSocketDisconnect, RuntimeError):
             return
-    await socket.close(_TRY_AGAIN_LATER)
+    await socket.close(opened.close_code)
 
 
 async def _receive(socket: WebSocket, switchboard: Switchboard, opened: OpenConsole) -> None:
@@ -80,6 +96,12 @@ async def _answer(switchboard: Switchboard, opened: OpenConsole, request: consol
     except RequestRefused as refusal:
         log.info("refused console=%s request=%s code=%s call=%s", opened.id, name, refusal.code, call)
         opened.send(console.Refused(request=name, code=refusal.code, text=str(refusal), call=call))
+    except SignedOut:
+        log.info("console closed, signed out console=%s", opened.id)
+        opened.close(NOT_SIGNED_IN)
+    except NotAllowed:
+        log.warning("refused console=%s request=%s, not for this role", opened.id, name)
+        opened.send(console.Refused(request=name, code="not_yours", text="This account may not do this.", call=call))
     except (SQLAlchemyError, OSError) as error:
         log.error("request failed console=%s request=%s: %s", opened.id, name, explain(error))
         text = f"Not done: {explain(error)}."
@@ -115,11 +137,10 @@ def _apply(
     request: console.FromConsole,
     compressed: bytes,
 ) -> None:
-    """In the database's thread. Raises RequestRefused."""
+    """In the database's thread. Raises RequestRefused, SignedOut, NotAllowed."""
+    switchboard.require(session, opened, NEEDS[type(request)])
     calls, now_ms = switchboard.calls, switchboard.now_ms()
     doctor = session.get_one(Doctor, opened.doctor_id)
-    if doctor.disabled:
-        raise RequestRefused("not_yours", "This account was disabled.")
     call: Call | None = None
     match request:
         case console.SetAvailable():

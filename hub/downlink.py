@@ -57,6 +57,7 @@ def manifest_of(session: Session, consult: Consult, file: CaseFile) -> wire.Mani
         captured_at_ms=file.captured_at,
         captured_by=file.captured_by,
         duration_ms=file.duration_ms,
+        key=file.key,
     )
 
 

@@ -1,9 +1,9 @@
 """What kiosks send, into the database: each message once, committed before anybody is told.
 
 Messages that queue up share a transaction, and so an fsync. A durable message is known by `(kiosk, message id)`, so
-one that comes twice, late or out of order changes nothing and is confirmed again. What is malformed is counted, what
-is unknown logged once; neither stops anything. A full disk stops everything that can't be kept: nothing is
-acknowledged to the broker until there is room again.
+one that comes twice, late or out of order changes nothing and is confirmed again. What its kiosk did not sign is
+counted, and so is what is malformed; what is unknown is logged once; none of it stops anything. A full disk stops
+everything that can't be kept: nothing is acknowledged to the broker until there is room again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from edge_agent.core import sdp, wire
+from edge_agent.core import sdp, trust, wire
 from hub import cases, downlink
 from hub.calls import Calls, live_calls_of_kiosk
 from hub.cases import ForeignConsult, KioskClock
@@ -28,7 +28,8 @@ from hub.config import StoreSection
 from hub.database import Database, explain, is_full
 from hub.files import FileStore, ranges_of
 from hub.outgoing import Outgoing
-from hub.records import CaseFile, Consult, Content, Kiosk, Uplink
+from hub.records import CaseFile, Consult, Content, Uplink
+from hub.sealing import ChunkTooEarly, KnownStatus, Sealing
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,12 @@ class Intake:
         calls: Calls,
         replies: downlink.ReplySender,
         store: StoreSection,
+        sealing: Sealing,
         deliver: Callable[[Outgoing], Awaitable[None]],
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._database, self._files, self._calls, self._store = database, files, calls, store
-        self._replies = replies
+        self._replies, self._sealing = replies, sealing
         self._deliver = deliver
         self._now_ms = now_ms
         self._queue: asyncio.Queue[Arrival] = asyncio.Queue()
@@ -135,6 +137,7 @@ class Intake:
                 self._take_one(session, out, arrival, now_ms, touched)
             for kiosk, consult, digest in sorted(touched):
                 self._answer_have(session, out, kiosk, consult, digest, now_ms)
+            self._sealing.seal(session, out, now_ms)
             self._files.sync()
         finally:
             self._files.drop_open()
@@ -147,16 +150,23 @@ class Intake:
             kiosk, channel = wire.parse_up_topic(arrival.topic)
             if not arrival.payload and channel == "s":
                 return  # a retained status that was cleared
-            message = wire.decode(arrival.payload)
-            if channel != message.body.CHANNEL:
-                raise wire.MalformedMessage(f"kind {message.body.KIND} on channel {channel}")
+            kiosk, message = self._sealing.open(session, arrival.topic, arrival.payload, now_ms)
             if message.body.DURABLE and not message.consult:
                 raise wire.MalformedMessage("a durable message without a consult")
+            if isinstance(message.body, wire.Chunk):  # refused before it changes anything: it needs no savepoint
+                self._passing(session, out, kiosk, message, now_ms, touched)
+                return
             with session.begin_nested():
                 if message.body.DURABLE:
                     self._durable(session, out, kiosk, message, now_ms, touched)
                 else:
                     self._passing(session, out, kiosk, message, now_ms, touched)
+        except KnownStatus:
+            pass
+        except ChunkTooEarly as error:
+            self._refuse("chunk_without_manifest", arrival.topic, str(error))
+        except trust.TrustError as error:
+            self._refuse(type(error).__name__.lower(), arrival.topic, str(error))
         except wire.UnknownMessage as unknown:
             self._refuse("unknown", arrival.topic, str(unknown))
         except (wire.MalformedMessage, sdp.SdpError) as error:
@@ -191,11 +201,11 @@ class Intake:
                     kiosk_sent_at=message.sent_at_ms,
                     arrived_at=now_ms,
                     body=_body_encoder.encode(body),
+                    **_stamp(message.stamp),
                 )
             )
             session.flush()
-            trusted = session.get_one(Kiosk, kiosk).clock_trusted
-            clock = KioskClock(trusted, message.sent_at_ms, now_ms)
+            clock = KioskClock(message.sent_at_ms, now_ms, message.stamp)
             self._apply(session, out, consult, message, clock, now_ms)
             out.cases.add(consult.id)
         elif isinstance(body, wire.CallRequested):
@@ -256,6 +266,9 @@ class Intake:
         match message.body:
             case wire.Status() as body:
                 self._status(session, out, kiosk, body, now_ms)
+            case wire.TimeAsked() as body:
+                told = wire.TimeTold(body.nonce, self._now_ms())
+                out.to_kiosk(kiosk, wire.Message(told, sent_at_ms=told.time_ms))
             case wire.CallAccepted() as body:
                 self._calls.accepted(session, out, kiosk, body.call.hex(), now_ms)
             case wire.Offer() as body:
@@ -264,8 +277,8 @@ class Intake:
             case wire.MediaState() as body:
                 self._calls.media_changed(session, out, kiosk, body)
             case wire.Chunk() as body:
-                if self._keep_chunk(session, kiosk, body):
-                    touched.add((kiosk, message.consult.hex(), body.digest.hex()))
+                self._keep_chunk(session, kiosk, body)
+                touched.add((kiosk, message.consult.hex(), body.digest.hex()))
             case wire.Have() as body:
                 self._replies.has(session, out, kiosk, message.consult, body, now_ms)
             case wire.Receipt() as body:
@@ -301,17 +314,13 @@ class Intake:
                 self._refuse("twin_kiosk", kiosk, "two kiosks use this id; join one of them again under its own")
             boots[:] = [*boots[-3:], boot]
 
-    def _keep_chunk(self, session: Session, kiosk: str, body: wire.Chunk) -> bool:
-        """Whether there is something to say about the file."""
+    def _keep_chunk(self, session: Session, kiosk: str, body: wire.Chunk) -> None:
         digest = body.digest.hex()
-        content = session.get(Content, (kiosk, digest))
-        if content is None:
-            self._refuse("chunk_without_manifest", kiosk, "it is sent again once its manifest is here")
-            return False
+        content = session.get_one(Content, (kiosk, digest))  # its key came with the manifest
         if body.offset + len(body.data) > content.size:
             raise wire.MalformedMessage("a chunk beyond the end of its file")
         if content.complete:
-            return True
+            return
         held = ranges_of(content.ranges)
         if held.total_bytes and not self._files.holds_partly(kiosk, digest):
             held = ranges_of([])  # the disk has lost it: begin again
@@ -319,7 +328,6 @@ class Intake:
             self._files.write(kiosk, digest, body.offset, body.data)
             held.add(body.offset, body.offset + len(body.data))
         content.ranges = [list(span) for span in held]
-        return True
 
     def _answer_have(self, session: Session, out: Outgoing, kiosk: str, consult: str, digest: str, now_ms: int) -> None:
         content = session.get_one(Content, (kiosk, digest))
@@ -359,19 +367,30 @@ def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, cloc
         session.add(Content(kiosk_id=consult.kiosk_id, digest=digest, size=body.size, mime=body.mime[:100]))
     elif content.size != body.size:
         raise wire.MalformedMessage("a manifest whose size is not the one it had")
-    if session.get(CaseFile, (consult.id, digest)) is None:
-        session.add(
-            CaseFile(
-                consult_id=consult.id,
-                digest=digest,
-                role=body.role,
-                kiosk_captured_at=body.captured_at_ms,
-                captured_at=clock.shown(body.captured_at_ms),
-                captured_by=body.captured_by[:100],
-                duration_ms=body.duration_ms,
-            )
+    file = session.get(CaseFile, (consult.id, digest))
+    if file is None:
+        file = CaseFile(
+            consult_id=consult.id,
+            digest=digest,
+            role=body.role,
+            kiosk_captured_at=body.captured_at_ms,
+            captured_at=clock.shown(body.captured_at_ms),
+            captured_by=body.captured_by[:100],
+            duration_ms=body.duration_ms,
         )
+        session.add(file)
+    file.take_key(body.key)
     session.flush()
+
+
+def _stamp(stamp: wire.Stamp | None) -> dict[str, str | int | bool]:
+    if stamp is None:
+        return {}
+    return {
+        "kiosk_boot": stamp.boot.hex(),
+        "kiosk_mono_ms": stamp.mono_ms,
+        "clock_trusted": stamp.clock_trusted,
+    }
 
 
 def _send_have(out: Outgoing, kiosk: str, consult: str, content: Content, now_ms: int) -> None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import aiomqtt
 import msgspec
@@ -23,9 +21,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.core import wire
+from hub.broker import tls_context
 from hub.config import HubSettings
 from hub.intake import Arrival
 from hub.outgoing import NOTICE_TOPIC, Notice, decode_notice
+from hub.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,12 @@ class Link:
     def __init__(
         self,
         settings: HubSettings,
+        sealing: Sealing,
         arrived: Callable[[Arrival], None],
         noticed: Callable[[Notice], Awaitable[None]],
         up: Callable[[], Awaitable[None]],
     ) -> None:
-        self._settings, self._arrived, self._noticed, self._up = settings, arrived, noticed, up
+        self._settings, self._sealing, self._arrived, self._noticed, self._up = settings, sealing, arrived, noticed, up
         self._client: aiomqtt.Client | None = None
         self._status_topic = wire.hub_topic(settings.broker.process)
 
@@ -99,9 +100,7 @@ class Link:
             properties=connect,
             keepalive=KEEPALIVE_S,
             max_queued_outgoing_messages=0,
-            tls_context=ssl.create_default_context(cafile=str(Path(broker.ca_file).expanduser()))
-            if broker.ca_file
-            else None,
+            tls_context=tls_context(broker),
             will=aiomqtt.Will(self._status_topic, self._status(online=False), qos=1, retain=True),
         )
         client._client.manual_ack_set(True)  # paho's; aiomqtt has no word for it
@@ -156,9 +155,7 @@ class Link:
 
     def _status(self, online: bool, session: bytes = b"") -> bytes:
         now_ms = int(time.time() * 1000)
-        return wire.encode(
-            wire.Message(wire.HubStatus(online, _software(), now_ms if online else 0, session), sent_at_ms=now_ms)
-        )
+        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0, session))
 
 
 def _software() -> str:

@@ -24,6 +24,7 @@ class Notice(msgspec.Struct, array_like=True):
 class Outgoing:
     def __init__(self) -> None:
         self.messages: list[tuple[str, wire.Message]] = []
+        self.sealed: list[tuple[str, bytes]] = []  # topic and payload: `messages` and `receipts`, at the end
         self.receipts: dict[str, list[bytes]] = {}
         self.room = False
         self.cases: set[str] = set()
@@ -53,5 +54,8 @@ def encode_notice(notice: Notice) -> bytes:
 
 
 def decode_notice(payload: bytes) -> Notice:
-    """Raises msgspec.MsgspecError."""
-    return _decoder.decode(payload)
+    """Raises msgspec.DecodeError, nothing else."""
+    try:
+        return _decoder.decode(payload)
+    except (UnicodeDecodeError, RecursionError) as error:  # which msgspec lets through
+        raise msgspec.DecodeError(str(error)) from None

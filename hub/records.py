@@ -12,6 +12,8 @@ from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
+from edge_agent.core import trust
+
 _RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an INTEGER key up by itself
 
 
@@ -33,6 +35,8 @@ class Kiosk(Record):
     missing: Mapped[list[Any]] = mapped_column(default=list)
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     language: Mapped[str] = mapped_column(String(20), default="en")
+    sign_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # of its messages: SubjectPublicKeyInfo, DER
+    seal_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # to which messages for it are sealed: X25519
 
 
 class Invitation(Record):
@@ -42,12 +46,47 @@ class Invitation(Record):
 
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     site: Mapped[str] = mapped_column(String(200))
+    made_at: Mapped[int]
     expires_at: Mapped[int]
+    withdrawn_at: Mapped[int] = mapped_column(default=0)
     used_at: Mapped[int] = mapped_column(default=0)
+    key_hash: Mapped[str] = mapped_column(String(64), default="")  # of the signing key of whoever has used it
+    replaces: Mapped[bool] = mapped_column(default=False)  # it is for new hardware of the kiosk
     kiosk_id: Mapped[str | None] = mapped_column(ForeignKey("kiosk.id"))
 
 
+class Certificate(Record):
+    """One that a kiosk was given. Renewals keep the key."""
+
+    __tablename__ = "certificate"
+
+    serial: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    key_hash: Mapped[str] = mapped_column(String(64), index=True)
+    pem: Mapped[str] = mapped_column(Text)
+    issued_at: Mapped[int]
+    expires_at: Mapped[int]
+    revoked_at: Mapped[int] = mapped_column(default=0)
+    cut_at: Mapped[int] = mapped_column(default=0)  # revoked or run out: the broker knows, the connection is gone
+
+
+class Approval(Record):
+    """What a kiosk has asked for and a technician has to allow."""
+
+    __tablename__ = "approval"
+
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)  # of who asks
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), index=True)
+    why: Mapped[str] = mapped_column(String(20))  # expired | replaced
+    asked_at: Mapped[int]
+    approved_at: Mapped[int] = mapped_column(default=0)
+    approved_by: Mapped[str] = mapped_column(String(100), default="")
+    refused_at: Mapped[int] = mapped_column(default=0)
+
+
 class Doctor(Record):
+    """An account, whatever its role (`hub.roles`)."""
+
     __tablename__ = "doctor"
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
@@ -56,6 +95,7 @@ class Doctor(Record):
     password_hash: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[int]
     disabled: Mapped[bool] = mapped_column(default=False)
+    must_change: Mapped[bool] = mapped_column(default=False)  # the password was made by somebody else
     available: Mapped[bool] = mapped_column(default=True)
     until: Mapped[str] = mapped_column(String(5), default="")
     until_at: Mapped[int] = mapped_column(default=0)
@@ -65,9 +105,22 @@ class Doctor(Record):
 class LoginSession(Record):
     __tablename__ = "login_session"
 
-    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"))
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), index=True)
+    started_at: Mapped[int]
+    used_at: Mapped[int]  # to a minute
     expires_at: Mapped[int]
+
+
+class KnownBrowser(Record):
+    """One in which this account has signed in before: a stranger's wrong guesses do not make it wait."""
+
+    __tablename__ = "known_browser"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    doctor_id: Mapped[int] = mapped_column(ForeignKey("doctor.id"), primary_key=True, index=True)
+    used_at: Mapped[int]
 
 
 class Console(Record):
@@ -155,6 +208,29 @@ class Uplink(Record):
     kiosk_sent_at: Mapped[int]
     arrived_at: Mapped[int]
     body: Mapped[bytes] = mapped_column(LargeBinary)
+    # in what order things happened there, whatever its wall clock said: the machine's start and its monotonic clock
+    kiosk_boot: Mapped[str] = mapped_column(String(8), default="")
+    kiosk_mono_ms: Mapped[int] = mapped_column(default=0)
+    clock_trusted: Mapped[bool] = mapped_column(default=False)
+
+
+class Heard(Record):
+    """The highest counter taken from a kiosk, for each kind of message that says how things stand."""
+
+    __tablename__ = "heard"
+
+    kiosk_id: Mapped[str] = mapped_column(ForeignKey("kiosk.id"), primary_key=True)
+    kind: Mapped[int] = mapped_column(primary_key=True)
+    counter: Mapped[int]
+
+
+class HubProcess(Record):
+    """No number up to `counter` is used again by this process."""
+
+    __tablename__ = "hub_process"
+
+    process: Mapped[str] = mapped_column(String(20), primary_key=True)
+    counter: Mapped[int]
 
 
 class Downlink(Record):
@@ -197,6 +273,11 @@ class CaseFile(Record):
     captured_at: Mapped[int]
     captured_by: Mapped[str] = mapped_column(String(100), default="")
     duration_ms: Mapped[int] = mapped_column(default=0)
+    key: Mapped[bytes] = mapped_column(LargeBinary)  # that its chunks are sealed with, by the manifest
+    key_name: Mapped[str] = mapped_column(String(16), index=True)
+
+    def take_key(self, key: bytes) -> None:
+        self.key, self.key_name = key, trust.name_of_key(key).hex()
 
 
 class AdviceGiven(Record):
@@ -215,8 +296,31 @@ class AdviceGiven(Record):
     heard_at: Mapped[int] = mapped_column(default=0)
 
 
+class AuditEntry(Record):
+    """One line of the audit log (`hub.audit`). The database refuses to change or remove one."""
+
+    __tablename__ = "audit"
+
+    seq: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    at: Mapped[int]
+    who: Mapped[str] = mapped_column(String(60))
+    what: Mapped[str] = mapped_column(String(40), index=True)
+    about: Mapped[str] = mapped_column(String(250))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHead(Record):
+    """The last entry's number and hash: where two processes add at once, the database lets one of them be first."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+
+
 class Event(Record):
-    """What happened in a consult, when, by whom: the audit log's raw material."""
+    """What happened in a consult, when, by whom, in names that people read. The same goes to the audit log in ids."""
 
     __tablename__ = "event"
 

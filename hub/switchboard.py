@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -20,13 +20,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, wire
-from hub import calls, console, downlink, outgoing, views, waiting
+from hub import accounts, audit, calls, cases, console, downlink, outgoing, views, waiting
+from hub.accounts import SignedIn
 from hub.config import HubSettings
 from hub.database import Database, explain
 from hub.files import FileStore
 from hub.intake import greet
 from hub.outgoing import Notice, Outgoing
 from hub.records import Call, Console, Doctor, Kiosk
+from hub.roles import Permission, may
+from hub.sealing import Sealing
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,17 @@ R = TypeVar("R")
 REFRESH_PAUSE_S = 0.05  # changes within it share one reading; the first of them waits for nothing
 HEARTBEAT_S = 15.0
 CONSOLE_LOST_AFTER_S = 60.0  # its process died without a word
-RECEIPTS_A_MESSAGE = 100
+NOT_SIGNED_IN = 4401  # close code of the WebSocket
+_TRY_AGAIN_LATER = 1013
 QUEUED_FRAMES = 500  # of a browser that does not read: it is closed and comes again
+
+
+class SignedOut(Exception):
+    """The page's session is over."""
+
+
+class NotAllowed(Exception):
+    """The page's account has not the permission."""
 
 
 @dataclass(eq=False)
@@ -46,7 +58,8 @@ class OpenConsole:
 
     id: str
     doctor_id: int
-    name: str
+    session: str  # whose end is this page's
+    close_code: int = _TRY_AGAIN_LATER
     frames: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(QUEUED_FRAMES))
     open_cases: set[str] = field(default_factory=set)
     shown: dict[str, str] = field(default_factory=dict)  # what each list said last
@@ -61,7 +74,8 @@ class OpenConsole:
             self.shown[key] = text
             self._queue(text)
 
-    def close(self) -> None:
+    def close(self, code: int = _TRY_AGAIN_LATER) -> None:
+        self.close_code = code
         while True:
             with contextlib.suppress(asyncio.QueueFull):
                 return self.frames.put_nowait(None)
@@ -81,10 +95,11 @@ class Switchboard:
         settings: HubSettings,
         database: Database,
         files: FileStore,
+        sealing: Sealing,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self.settings, self.database, self.files = settings, database, files
-        self.now_ms = now_ms
+        self.now_ms, self._sealing = now_ms, sealing
         self.calls = calls.Calls(settings.ice)
         self.replies = downlink.ReplySender(files)
         self.publish: Callable[[str, bytes], None] = lambda _topic, _payload: None  # the MQTT link's, once it is up
@@ -108,7 +123,9 @@ class Switchboard:
 
         def attempt(session: Session) -> tuple[Outgoing, R]:
             out = Outgoing()
-            return out, work(session, out, *args, **kwargs)
+            result = work(session, out, *args, **kwargs)
+            self._sealing.seal(session, out, self.now_ms())
+            return out, result
 
         out, result = await self.database.run(attempt)
         await self.deliver(out)
@@ -116,15 +133,10 @@ class Switchboard:
 
     async def deliver(self, out: Outgoing) -> None:
         """Publish and show; nothing here can undo the commit, so nothing here may fail."""
-        now_ms = self.now_ms()
         for kiosk in out.greeted:
             self._told.pop(kiosk, None)
-        for kiosk, message in out.messages:
-            self._to_kiosk(kiosk, message)
-        for kiosk, ids in out.receipts.items():
-            for start in range(0, len(ids), RECEIPTS_A_MESSAGE):
-                receipt = wire.Receipt(tuple(ids[start : start + RECEIPTS_A_MESSAGE]))
-                self._to_kiosk(kiosk, wire.Message(receipt, sent_at_ms=now_ms))
+        for topic, payload in out.sealed:
+            self.publish(topic, payload)
         notice = out.notice
         if notice != outgoing.EMPTY_NOTICE:
             self.publish(outgoing.NOTICE_TOPIC, outgoing.encode_notice(notice))
@@ -138,17 +150,14 @@ class Switchboard:
         if notice.room or notice.cases or notice.calls:
             self._dirty.set()
 
-    def _to_kiosk(self, kiosk: str, message: wire.Message) -> None:
-        self.publish(wire.down_topic(kiosk, message.body.CHANNEL), wire.encode(message))
-
     # --- consoles
 
-    async def console_opened(self, console_id: str, doctor: Doctor) -> OpenConsole:
+    async def console_opened(self, console_id: str, doctor: SignedIn) -> OpenConsole:
         """Registered, greeted, and given the call it was in if its former page is gone."""
-        opened = OpenConsole(console_id, doctor.id, doctor.name)
+        opened = OpenConsole(console_id, doctor.id, doctor.session)
         hello, resume = await self.do(self._open_console, console_id, doctor.id)
         opened.send(hello)
-        room, inbox, _ = await self.database.run(self._read, frozenset())
+        room, inbox, _, _ = await self.database.run(self._read, frozenset(), frozenset())
         opened.send_if_new("room", room.for_doctor(doctor.id))
         opened.send_if_new("inbox", inbox)
         self._consoles[console_id] = opened
@@ -164,13 +173,28 @@ class Switchboard:
         log.info("console closed console=%s doctor=%d", opened.id, opened.doctor_id)
 
     async def show_case(self, opened: OpenConsole, consult: str) -> bool:
-        case = await self.database.run(views.case, consult)
+        case = await self.database.run(self._view_case, opened, consult)
         if case is None:
             return False
         opened.open_cases.add(consult)
         opened.shown.pop(consult, None)
         opened.send_if_new(consult, console.CaseShown(case=case))
         return True
+
+    def require(self, session: Session, opened: OpenConsole, permission: Permission) -> None:
+        """In the transaction of what is asked. Raises SignedOut, NotAllowed."""
+        account = accounts.session_alive(session, opened.session, self.settings.doctors.idle_s, self.now_ms())
+        if account is None:
+            raise SignedOut
+        if not may(account.role, permission):
+            raise NotAllowed
+
+    def _view_case(self, session: Session, opened: OpenConsole, consult: str) -> console.Case | None:
+        self.require(session, opened, Permission.SEE_PATIENTS)
+        case = views.case(session, consult)
+        if case is not None:
+            cases.view(session, consult, opened.doctor_id, self.now_ms())
+        return case
 
     def close_all(self) -> None:
         for opened in self._consoles.values():
@@ -182,6 +206,7 @@ class Switchboard:
         now_ms = self.now_ms()
         doctor = session.get_one(Doctor, doctor_id)
         doctor.gone_since = 0
+        audit.append(session, now_ms, audit.account(doctor), "inbox_opened")
         session.add(Console(id=console_id, process=self._process, doctor_id=doctor_id, seen_at=now_ms))
         session.flush()
         call = calls.live_call_of(session, doctor_id)
@@ -270,15 +295,19 @@ class Switchboard:
     async def _refresh(self, ours: bool) -> None:
         pages = list(self._consoles.values())
         wanted = frozenset(consult for page in pages for consult in page.open_cases)
-        room, inbox, cases = await self.database.run(self._read, wanted)
+        sessions = frozenset(page.session for page in pages)
+        room, inbox, cases, over = await self.database.run(self._read, wanted, sessions)
         for page in pages:
+            if page.session in over:
+                page.close(NOT_SIGNED_IN)
+                continue
             page.send_if_new("room", room.for_doctor(page.doctor_id))
             page.send_if_new("inbox", inbox)
             for consult in page.open_cases & cases.keys():
                 page.send_if_new(consult, console.CaseShown(case=cases[consult]))
         now_ms = self.now_ms()
         by_clock = self._next_due_ms is not None and self._next_due_ms <= now_ms
-        self._tell_kiosks(room, now_ms, publish=ours or by_clock)
+        await self._tell_kiosks(room, now_ms, publish=ours or by_clock)
         due = waiting.due(room.calls, room.doctors, now_ms, self._rules)
         self._next_due_ms = waiting.next_due_ms(room.calls, room.doctors, now_ms, self._rules)
         if due:
@@ -290,16 +319,22 @@ class Switchboard:
             self.calls.apply(session, out, effect, self.now_ms())
 
     def _read(
-        self, session: Session, wanted: frozenset[str]
-    ) -> tuple[views.Room, console.Inbox, dict[str, console.Case]]:
+        self, session: Session, wanted: frozenset[str], sessions: frozenset[str]
+    ) -> tuple[views.Room, console.Inbox, dict[str, console.Case], set[str]]:
+        """What pages are shown, and which of their sessions are over."""
         cases = {consult: views.case(session, consult) for consult in wanted}
         shown = {consult: case for consult, case in cases.items() if case is not None}
-        return views.room(session), views.inbox(session), shown
+        return views.room(session), views.inbox(session), shown, self._over(session, sessions)
 
-    def _tell_kiosks(self, room: views.Room, now_ms: int, publish: bool) -> None:
+    def _over(self, session: Session, sessions: Iterable[str]) -> set[str]:
+        idle_s, now_ms = self.settings.doctors.idle_s, self.now_ms()
+        return {each for each in sessions if accounts.session_alive(session, each, idle_s, now_ms) is None}
+
+    async def _tell_kiosks(self, room: views.Room, now_ms: int, publish: bool) -> None:
         """What each may expect, where it changed. A change of another process is told by that one."""
         for kiosk in self._told.keys() - room.kiosks_online:
             del self._told[kiosk]
+        news: list[tuple[str, wire.Message]] = []
         for kiosk in room.kiosks_online:
             expected = waiting.expectation(kiosk, room.calls, room.doctors, now_ms)
             if self._told.get(kiosk) == expected:
@@ -307,13 +342,21 @@ class Switchboard:
             self._told[kiosk] = expected
             if publish:
                 presence = wire.Presence(expected.state, expected.position, expected.until)
-                self._to_kiosk(kiosk, wire.Message(presence, sent_at_ms=now_ms))
+                news.append((kiosk, wire.Message(presence, sent_at_ms=now_ms)))
+        try:
+            if news:
+                await self.do(lambda _session, out: out.messages.extend(news))
+        except BaseException:
+            for kiosk, _ in news:
+                self._told.pop(kiosk, None)
+            raise
 
     # --- beginnings and upkeep
 
     async def start(self) -> None:
         """Consoles of an earlier run of this process are gone; their doctors have a minute to come back."""
         self._loop = asyncio.get_running_loop()
+        self._sealing.counter_kept(await self.database.run(self._sealing.start, self.now_ms()))
         await self.do(self._forget_own_consoles)
 
     def _forget_own_consoles(self, session: Session, out: Outgoing) -> None:
@@ -344,25 +387,26 @@ class Switchboard:
                     await self.do(lambda _session, out: self.replies.pump(out, self.now_ms()))
                 if time.monotonic() >= next_upkeep:
                     next_upkeep = time.monotonic() + HEARTBEAT_S
-                    shut_out = await self.do(self._upkeep, [page.id for page in self._consoles.values()])
-                    for page in [page for page in self._consoles.values() if page.doctor_id in shut_out]:
-                        page.close()
+                    over = await self.do(self._upkeep, list(self._consoles.values()))
+                    self._sealing.counter_kept(await self.database.run(self._sealing.keep_counter, self.now_ms()))
+                    for page in [page for page in self._consoles.values() if page.session in over]:
+                        page.close(NOT_SIGNED_IN)
                 failed = False
             except Exception as error:
                 if not failed:
                     log.error("upkeep failed, trying on: %s", explain(error))
                 failed = True
 
-    def _upkeep(self, session: Session, out: Outgoing, own: list[str]) -> set[int]:
-        """Doctors whose account was disabled while a page of theirs is open."""
+    def _upkeep(self, session: Session, out: Outgoing, own: list[OpenConsole]) -> set[str]:
+        """Returns the sessions that ended while a page of theirs is open, as by a command on this machine."""
         now_ms = self.now_ms()
-        session.execute(update(Console).where(Console.id.in_(own)).values(seen_at=now_ms))
+        session.execute(update(Console).where(Console.id.in_([page.id for page in own])).values(seen_at=now_ms))
         lost_before = now_ms - int(CONSOLE_LOST_AFTER_S * 1000)
         if lost := list(session.scalars(select(Console.id).where(Console.seen_at < lost_before))):
             self._close_consoles(session, out, lost)
         for kiosk in downlink.online_kiosks_with_waiting(session):
             downlink.resend(session, out, kiosk, now_ms, older_than_ms=now_ms - downlink.REMIND_AFTER_MS)
-        return set(session.scalars(select(Doctor.id).where(Doctor.disabled)))
+        return self._over(session, {page.session for page in own})
 
 
 def _offer_once(page: OpenConsole, frame: console.KioskOffer) -> None:

@@ -15,6 +15,7 @@ from hub.calls import LIVE, ice_servers, waiting_calls
 from hub.config import IceSection
 from hub.files import ranges_of
 from hub.records import AdviceGiven, Call, CaseFile, Console, Consult, Content, Doctor, Kiosk
+from hub.roles import Permission, may
 
 INBOX_CASES = 500
 PAGE_CASES = 50
@@ -47,7 +48,7 @@ def waiting_doctors(session: Session) -> list[waiting.WaitingDoctor]:
     return [
         waiting.WaitingDoctor(
             id=doctor.id,
-            available=doctor.available and not doctor.disabled,
+            available=doctor.available and not doctor.disabled and may(doctor.role, Permission.TAKE_CALLS),
             connected=doctor.id in open_consoles,
             gone_since_ms=doctor.gone_since,
             until=doctor.until,

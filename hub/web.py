@@ -1,21 +1,19 @@
-"""The hub over HTTP: the console's page, sign-in, files, advice, joining; and the console's WebSocket.
+"""The hub over HTTP: the console's page, cases and files, joining; and the console's WebSocket.
 
-Everything a browser may do is same-origin: an `Origin` that is not this host is refused for every unsafe method and
-for the WebSocket, and the pages' policy loads nothing from elsewhere. Patients' data is never in a URL: consults and
-files are named by ids.
+Every path is an `Endpoint` that says what it needs, and is refused to whoever has it not. Everything a browser may do
+is same-origin: an `Origin` that is not this host is refused for every unsafe method and for the WebSocket, and the
+pages' policy loads nothing from elsewhere. Patients' data is never in a URL: consults and files are named by ids.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import msgspec
 from sqlalchemy import select
@@ -24,35 +22,52 @@ from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from edge_agent.core.joining import JoinRequest
-from hub import accounts, cases, console_socket, views
+from edge_agent.core.joining import IdentityReply, JoinRequest, RenewRequest, Waiting
+from hub import attempts, audit, cases, console, console_socket, openapi, views
+from hub.attempts import Attempts
 from hub.config import HubSettings
 from hub.database import explain
+from hub.endpoint import (
+    HEX_16_BYTES,
+    HEX_32_BYTES,
+    NUMBER,
+    Endpoint,
+    Handler,
+    account_of,
+    error_answer,
+    json_answer,
+    read_body,
+)
 from hub.enrol import Enrolment, JoinRefused
+from hub.office import Office
 from hub.outgoing import Outgoing
-from hub.records import Consult, Content, Doctor
-from hub.switchboard import Switchboard
+from hub.records import CaseFile, Consult, Content, Doctor
+from hub.roles import Permission, may
+from hub.signin import SignIn
+from hub.switchboard import NOT_SIGNED_IN, Switchboard
+from hub.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-COOKIE = "teleconsult-hub"
-NOT_SIGNED_IN = 4401  # close code of the WebSocket
-MAX_JSON_BYTES = 16 * 1024
+NOT_FOR_THIS_ROLE = 4403  # close code of the WebSocket
 MAX_ADVICE_CHARACTERS = 20_000
+VIEWED_AGAIN_S = 600.0  # a player asks for a file in pieces: one entry in the audit log for so long
+MAX_VIEWED = 10_000
 SHOWN_MIMES = re.compile(r"(image/(jpeg|png|webp)|(audio|video)/[a-z0-9.+-]+)")  # anything else is a download
 REPLY_MIMES = re.compile(r"(audio|video)/(webm|ogg|mp4)")
 
 POLICY = (
-    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
-    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -64,9 +79,31 @@ HEADERS = {
 }
 
 
-class Login(msgspec.Struct):
-    name: str
-    password: str
+class ClosedCases(msgspec.Struct):
+    cases: list[console.CaseCard]
+    more: bool
+
+
+class AdviceKept(msgspec.Struct):
+    advice: str
+
+
+class Health(msgspec.Struct):
+    ok: bool
+    broker: bool
+    intake_waiting: int
+    refused: dict[str, int]
+
+
+ADVICE_FORM = {
+    "type": "object",
+    "properties": {
+        "advice": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
+        "text": {"type": "string", "maxLength": MAX_ADVICE_CHARACTERS},
+        "duration_ms": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+        "voice": {"type": "string", "format": "binary"},
+    },
+}
 
 
 class Web:
@@ -79,24 +116,50 @@ class Web:
     ) -> None:
         self._settings, self._switchboard, self._enrolment = settings, switchboard, enrolment
         self._health = health
-        self._argon = ThreadPoolExecutor(1, thread_name_prefix="argon2")  # 64 MiB each: one at a time
-        self._names = accounts.FailureLimit(failures=5, window_s=300)
-        self._addresses = accounts.FailureLimit(failures=20, window_s=300)
-        self._joins = accounts.FailureLimit(failures=20, window_s=300)
+        self._sign_in = SignIn(settings, switchboard)
+        self._office = Office(switchboard, self._sign_in)
+        self._workshop = Workshop(settings, switchboard, enrolment)
+        self._joins = Attempts(free=20, first_wait_s=30, longest_wait_s=900)
+        self._viewed: dict[tuple[str, str], float] = {}
+        self._description = openapi.describe(self.endpoints(), self._sign_in.cookie)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every path but the pages' own files and the WebSocket."""
+        case = {"consult": HEX_16_BYTES}
+        return [
+            Endpoint("GET", "/", self.page, "nothing", "The console's page.", {200: "text/html"}),
+            Endpoint("GET", "/health", self.health, "nothing", "How the hub is.", {200: Health, 503: Health}),
+            Endpoint("GET", "/openapi.json", self.openapi, "nothing", "This.", {200: "application/json"}),
+            Endpoint("GET", "/ca.pem", self.ca, "nothing", "The hub's CAs.", {200: "application/x-pem-file"}),
+            Endpoint(
+                "POST", "/join", self.join, "nothing", "A kiosk joins.", {200: IdentityReply, 202: Waiting},
+                takes=JoinRequest,
+            ),
+            Endpoint(
+                "POST", "/renew", self.renew, "nothing", "A kiosk renews its certificate.",
+                {200: IdentityReply, 202: Waiting}, takes=RenewRequest,
+            ),
+            *self._sign_in.endpoints(),
+            Endpoint(
+                "GET", "/api/files/{digest}", self.file, Permission.SEE_PATIENTS, "A file of a case, by its SHA-256.",
+                {200: "*/*", 206: "*/*"}, parts={"digest": HEX_32_BYTES},
+            ),
+            Endpoint(
+                "GET", "/api/cases", self.older_cases, Permission.SEE_PATIENTS, "Closed cases, the newest first.",
+                {200: ClosedCases}, query={"state": "closed", "before": NUMBER},
+            ),
+            Endpoint(
+                "POST", "/api/cases/{consult}/advice", self.advice, Permission.GIVE_ADVICE, "Advise on a case.",
+                {201: AdviceKept}, form=ADVICE_FORM, parts=case,
+            ),
+            *self._workshop.endpoints(),
+            *self._office.endpoints(),
+        ]  # fmt: skip
 
     def app(self) -> ASGIApp:
         app = Starlette(
             routes=[
-                Route("/", self.page),
-                Route("/health", self.health),
-                Route("/ca.pem", self.ca),
-                Route("/join", self.join, methods=["POST"]),
-                Route("/api/login", self.login, methods=["POST"]),
-                Route("/api/logout", self.logout, methods=["POST"]),
-                Route("/api/me", self.me),
-                Route("/api/files/{digest:str}", self.file),
-                Route("/api/cases", self.older_cases),
-                Route("/api/cases/{consult:str}/advice", self.advice, methods=["POST"]),
+                *(Route(each.path, self._guarded(each), methods=[each.method]) for each in self.endpoints()),
                 WebSocketRoute("/console/ws", self.socket),
                 Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
             ],
@@ -106,7 +169,33 @@ class Web:
                 OSError: _store_error,
             },
         )
-        return Guard(app)
+        return Guard(app, self._settings.serves_https)
+
+    def _guarded(self, endpoint: Endpoint) -> Handler:
+        """Nothing reaches a handler that the endpoint does not say."""
+
+        async def handle(request: Request) -> Response:
+            if endpoint.needs != "nothing":
+                account = await self._sign_in.account(request, uses=not endpoint.asked_by_page)
+                if endpoint.needs != "account":
+                    if account.must_change:
+                        raise HTTPException(403, "Choose a password of your own first.")
+                    if not may(account.role, endpoint.needs):
+                        log.warning("refused path=%s account=%d role=%s", endpoint.path, account.id, account.role)
+                        raise HTTPException(403, "This account may not do this.")
+                request.state.account = account
+            for name, pattern in endpoint.parts.items():
+                if not re.fullmatch(pattern, request.path_params[name], re.ASCII):
+                    raise HTTPException(404, "There is nothing here.")
+            for name, pattern in endpoint.query.items():
+                if (
+                    not re.fullmatch(pattern, request.query_params.get(name, ""), re.ASCII)
+                    and name in request.query_params
+                ):
+                    raise HTTPException(400, "The hub did not understand this request.")
+            return await endpoint.handler(request)
+
+        return handle
 
     # --- pages and state
 
@@ -118,112 +207,78 @@ class Web:
 
     async def health(self, request: Request) -> Response:
         state = self._health()
-        return _json(state, 200 if state["ok"] else 503)
+        return json_answer(state, 200 if state["ok"] else 503)
+
+    async def openapi(self, request: Request) -> Response:
+        return json_answer(self._description)
 
     async def ca(self, request: Request) -> Response:
-        """The hub's CA, to be held against the fingerprint in an invitation."""
+        """The hub's CAs, to be held against the fingerprint in an invitation."""
         return Response(self._enrolment.ca_pem(), media_type="application/x-pem-file")
-
-    # --- signing in
-
-    async def login(self, request: Request) -> Response:
-        wanted = await _body(request, Login)
-        address, now = request.client.host if request.client else "", time.monotonic()
-        if self._names.exceeded(wanted.name, now) or self._addresses.exceeded(address, now):
-            return _error(429, "Too many wrong passwords. Wait five minutes, then try again.")
-        switchboard = self._switchboard
-        stored = await switchboard.database.run(accounts.stored_hash, wanted.name)
-        loop = asyncio.get_running_loop()
-        matches = await loop.run_in_executor(self._argon, accounts.password_matches, stored, wanted.password)
-        token = None
-        if matches:
-            token = await switchboard.database.run(
-                accounts.begin_session, wanted.name, self._settings.doctors.session_s, switchboard.now_ms()
-            )
-        if token is None:
-            self._names.failed(wanted.name, now)
-            self._addresses.failed(address, now)
-            log.warning("sign-in failed address=%s", address)
-            return _error(401, "Name or password is wrong.")
-        self._names.forgive(wanted.name)
-        response = Response(status_code=204)
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=int(self._settings.doctors.session_s),
-            httponly=True,
-            samesite="strict",
-            secure=self._settings.serves_https,
-        )
-        return response
-
-    async def logout(self, request: Request) -> Response:
-        await self._switchboard.database.run(accounts.end_session, request.cookies.get(COOKIE, ""))
-        response = Response(status_code=204)
-        response.delete_cookie(COOKIE)
-        return response
-
-    async def me(self, request: Request) -> Response:
-        doctor = await self._doctor(request)
-        return _json({"name": doctor.name, "role": doctor.role})
 
     async def socket(self, socket: WebSocket) -> None:
         try:
-            doctor = await self._doctor(socket)
+            account = await self._sign_in.account(socket)
         except HTTPException:
             await socket.accept()  # a close code reaches the page only after the handshake
             await socket.close(NOT_SIGNED_IN, "not signed in")
             return
-        await console_socket.serve(socket, self._switchboard, doctor)
-
-    async def _doctor(self, connection: HTTPConnection) -> Doctor:
-        token = connection.cookies.get(COOKIE, "")
-        doctor = None
-        if token:
-            doctor = await self._switchboard.database.run(accounts.signed_in, token, self._switchboard.now_ms())
-        if doctor is None:
-            raise HTTPException(401, "Please sign in.")
-        return doctor
+        if account.must_change or not may(account.role, Permission.SEE_PATIENTS):
+            await socket.accept()
+            await socket.close(NOT_FOR_THIS_ROLE, "not for this account")
+            return
+        await console_socket.serve(socket, self._switchboard, account)
 
     # --- cases
 
     async def older_cases(self, request: Request) -> Response:
-        await self._doctor(request)
-        if request.query_params.get("state") != "closed":
-            raise HTTPException(400, "Only state=closed is listed here.")
-        before = request.query_params.get("before", "")
-        before_ms = int(before) if re.fullmatch(r"\d{1,15}", before) else 2**53
-        found = await self._switchboard.database.run(views.closed_cases, before_ms)
-        return _json({"cases": found, "more": len(found) == views.PAGE_CASES})
+        who, before_ms = account_of(request), int(request.query_params.get("before") or 2**53)
+
+        def read(session: Session) -> list[console.CaseCard]:
+            audit.append(session, self._switchboard.now_ms(), audit.account(who.id), "closed_cases_listed")
+            return views.closed_cases(session, before_ms)
+
+        found = await self._switchboard.database.run(read)
+        return json_answer(ClosedCases(found, len(found) == views.PAGE_CASES))
 
     async def file(self, request: Request) -> Response:
-        await self._doctor(request)
-        digest = request.path_params["digest"]
-        found = await self._switchboard.database.run(_find_file, digest)
+        who, digest = account_of(request), request.path_params["digest"]
+        now_ms, again = self._switchboard.now_ms(), self._views_again(who.session, digest)
+        found = await self._switchboard.database.run(_find_file, digest, None if again else who.id, now_ms)
         if found is None:
             raise HTTPException(404, "This file is not here (yet).")
+        self._remember_view(who.session, digest)
         kiosk, mime = found
         headers = {
-            "Cache-Control": "private, max-age=31536000, immutable",
+            "Cache-Control": "no-store",  # nothing of a patient stays in a browser that others use
             "Content-Security-Policy": "default-src 'none'; sandbox",
         }
-        if not SHOWN_MIMES.fullmatch(mime.partition(";")[0].strip()):
+        mime = mime.partition(";")[0].strip()  # a kiosk wrote it: nothing else of it goes into a header
+        if not SHOWN_MIMES.fullmatch(mime):
             mime = "application/octet-stream"
             headers["Content-Disposition"] = f'attachment; filename="{digest[:16]}"'
         return FileResponse(self._switchboard.files.path(kiosk, digest), media_type=mime, headers=headers)
 
     async def advice(self, request: Request) -> Response:
-        doctor = await self._doctor(request)
+        doctor = account_of(request)
         most = self._settings.store.max_reply_bytes
-        if int(request.headers.get("content-length") or 0) > most + MAX_ADVICE_CHARACTERS * 4 + 4096:
+        length = request.headers.get("content-length", "")
+        if not re.fullmatch(NUMBER, length, re.ASCII):
+            raise HTTPException(411, "The hub must be told how long this is.")
+        if int(length) > most + MAX_ADVICE_CHARACTERS * 4 + 4096:
             raise HTTPException(413, f"The voice reply is too long; at most {most // 1024} KiB are taken.")
         async with request.form(max_files=1, max_fields=3, max_part_size=MAX_ADVICE_CHARACTERS * 4) as form:
+            if any(isinstance(form.get(name), UploadFile) for name in ("text", "advice", "duration_ms")):
+                raise HTTPException(400, "The hub did not understand this request.")
             text = str(form.get("text") or "").strip().replace("\r\n", "\n")  # a browser's form has CRLF
             if len(text) > MAX_ADVICE_CHARACTERS:
                 raise HTTPException(413, f"The text is too long; at most {MAX_ADVICE_CHARACTERS} characters are taken.")
             advice_id = str(form.get("advice") or "")
             duration = str(form.get("duration_ms") or "0")
-            voice = await _voice_of(form.get("voice"), int(duration) if duration.isdecimal() else 0, most)
+            duration_ms = int(duration) if re.fullmatch(r"[0-9]{1,9}", duration) else 0
+            voice = await _voice_of(form.get("voice"), duration_ms, most)
+        if "\0" in text:
+            raise HTTPException(400, "The hub did not understand this request.")
         if not text and voice is None:
             raise HTTPException(400, "Write the advice, or record it.")
         if not re.fullmatch(r"([0-9a-f]{16})?", advice_id):
@@ -233,37 +288,59 @@ class Web:
             _give_advice, self._switchboard, consult, doctor.id, text, voice, bytes.fromhex(advice_id)
         )
         log.info("advice given consult=%s advice=%s doctor=%d", consult, advice, doctor.id)
-        return _json({"advice": advice}, 201)
+        return json_answer(AdviceKept(advice), 201)
+
+    def _views_again(self, session: str, digest: str) -> bool:
+        at = self._viewed.get((session, digest))
+        return at is not None and time.monotonic() - at < VIEWED_AGAIN_S
+
+    def _remember_view(self, session: str, digest: str) -> None:
+        if not self._views_again(session, digest):
+            if len(self._viewed) >= MAX_VIEWED:
+                self._viewed.clear()
+            self._viewed[(session, digest)] = time.monotonic()
 
     # --- joining
 
     async def join(self, request: Request) -> Response:
-        wanted = await _body(request, JoinRequest)
-        address, now = request.client.host if request.client else "", time.monotonic()
-        if self._joins.exceeded(address, now):
-            return _error(429, "Too many wrong codes. Wait five minutes, then try again.")
+        asked = await read_body(request, JoinRequest, from_page=False)
+        return await self._give_identity(request, self._enrolment.join(asked), "joined")
+
+    async def renew(self, request: Request) -> Response:
+        asked = await read_body(request, RenewRequest, from_page=False)
+        return await self._give_identity(request, self._enrolment.renew(asked), "renewed")
+
+    async def _give_identity(
+        self, request: Request, giving: Coroutine[Any, Any, IdentityReply | Waiting], done: str
+    ) -> Response:
+        address, now = attempts.source(request.client.host if request.client else ""), time.monotonic()
+        if wait_s := self._joins.wait_s(address, now):
+            giving.close()
+            return error_answer(429, f"Too many wrong codes. Wait {attempts.in_words(wait_s)}, then try again.")
         try:
-            joined = await self._enrolment.join(wanted.token, wanted.kiosk)
+            given = await giving
         except JoinRefused as refusal:
-            self._joins.failed(address, now)
-            log.warning("join refused address=%s: %s", address, refusal)
-            return _error(403, str(refusal))
-        log.info("kiosk joined kiosk=%s", joined.kiosk)
-        return _json(joined)
+            self._joins.count(address, now)
+            log.warning("kiosk refused address=%s: %s", address, " ".join(str(refusal).split()))  # it quotes the kiosk
+            return error_answer(403, str(refusal))
+        if isinstance(given, Waiting):
+            return json_answer(given, 202)
+        log.info("kiosk %s kiosk=%s", done, given.kiosk)
+        return json_answer(given)
 
 
 class Guard:
     """Around everything: same origin for what changes something, and the headers that keep a page to itself."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, https: bool) -> None:
+        self._app, self._https = app, https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         unsafe = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if unsafe and not _same_origin(Headers(scope=scope)):
+        if unsafe and not _same_origin(Headers(scope=scope), self._https):
             await self._refuse(scope, receive, send)
             return
 
@@ -281,26 +358,37 @@ class Guard:
         await self._app(scope, receive, send_with_headers)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        log.warning("refused, from another origin path=%s", scope["path"])
+        log.warning("refused, from another origin path=%s", quote(scope["path"]))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _error(403, "This request came from another site.")(scope, receive, send)
+            await error_answer(403, "This request came from another site.")(scope, receive, send)
 
 
-def _same_origin(headers: Headers) -> bool:
-    """Whoever sends no Origin is no browser, and has no one else's cookie."""
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+def _same_origin(headers: Headers, https: bool) -> bool:
+    """Every browser says where an unsafe request or a WebSocket comes from. Whoever does not is no browser, and may
+    go on only without anybody's cookie."""
+    origin, host = headers.get("origin"), headers.get("host", "").lower()
+    if origin is None:
+        return "cookie" not in headers
+    own = [f"https://{host}"] if https else [f"http://{host}", f"https://{host}"]  # the latter: a proxy before us
+    return host != "" and origin.lower() in own
 
 
 # --- in the database's thread
 
 
-def _find_file(session: Session, digest: str) -> tuple[str, str] | None:
+def _find_file(session: Session, digest: str, viewer: int | None, now_ms: int) -> tuple[str, str] | None:
+    """`(kiosk, type)`; where there is a `viewer`, with its entry in the audit log."""
     found = select(Content.kiosk_id, Content.mime).where(Content.digest == digest, Content.complete).limit(1)
     row = session.execute(found).first()
-    return None if row is None else (row[0], row[1])
+    if row is None:
+        return None
+    if viewer is not None:
+        consult = session.scalar(select(CaseFile.consult_id).where(CaseFile.digest == digest).limit(1))
+        about = (f"file:{digest}", f"consult:{consult}" if consult else "")
+        audit.append(session, now_ms, audit.account(viewer), "file_viewed", *about)
+    return row[0], row[1]
 
 
 def _give_advice(
@@ -340,31 +428,11 @@ async def _voice_of(upload: Any, duration_ms: int, most_bytes: int) -> cases.Voi
     return cases.VoiceReply(data, mime, min(duration_ms, 24 * 3_600_000)) if data else None
 
 
-async def _body(request: Request, schema: type[Any]) -> Any:
-    received = b""
-    async for part in request.stream():
-        received += part
-        if len(received) > MAX_JSON_BYTES:
-            raise HTTPException(413, "This is too long.")
-    try:
-        return msgspec.json.decode(received, type=schema)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError):
-        raise HTTPException(400, "The hub did not understand this request.") from None
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _error(status: int, text: str) -> Response:
-    return _json({"error": text}, status)
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return _error(error.status_code, error.detail)
+    return error_answer(error.status_code, error.detail, error.headers)
 
 
 async def _store_error(request: Request, error: Exception) -> Response:
     log.error("request failed path=%s: %s", request.url.path, explain(error))
-    return _error(507, f"Not done: {explain(error)}.")
+    return error_answer(507, f"Not done: {explain(error)}.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_agent.config import KioskSettings
 
+SERVICE_USER = "teleconsult"  # systemd/teleconsult.sysusers
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 EXIT_CODES = """exit codes:
@@ -31,12 +32,13 @@ EXIT_CODES = """exit codes:
 _WRONG_USE = [
     ("edge_agent.core.settings", "SettingsError"),
     ("edge_agent.core.joining", "CodeError"),
-    ("edge_agent.mqtt", "HubLinkError"),
 ]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
     ("edge_agent.store", "StoreError"),
     ("hub.accounts", "AccountError"),
+    ("hub.enrol", "JoinRefused"),
+    ("hub.enrol", "NoSuchKiosk"),
 ]
 
 
@@ -179,13 +181,18 @@ def _add_join(commands: Any) -> None:
         "join",
         "make this kiosk one of a hub's, with the code that `teleconsult hub invite` prints",
         "  teleconsult join 5DYH4-X6J0Z-S1FP2-7CEJV-JZG3B-8KYPK-M6TJK-S20G7\n"
-        "  teleconsult join 5DYH4-… --hub 192.168.1.20:8443 --name hill-clinic\n",
+        "  teleconsult join 5DYH4-… --hub 192.168.1.20:8443 --name hill-clinic\n"
+        "  teleconsult join --qr\n",
         "\nThe hub is found on the local network, or by --hub. It is told nothing unless it proves to be the one\n"
-        "that the code is from. Name, password and broker go into the kiosk's configuration.",
+        "that the code is from. Keys and certificate go into the kiosk's state folder, and the keys never leave it.\n"
+        "Interrupted at any step, the same command can be given again. Root joins for the service's own user.",
     )
-    parser.add_argument("code", metavar="CODE", nargs="+", help="eight groups of five characters; a code works once")
+    parser.add_argument("code", metavar="CODE", nargs="*", help="eight groups of five characters; a code works once")
+    parser.add_argument("--qr", action="store_true", help="read the code from a sheet held before the kiosk's camera")
+    parser.add_argument("--camera", metavar="SPEC", help="the camera for --qr (default: the configured one)")
     parser.add_argument("--hub", metavar="HOST:PORT", help="where the hub is (default: found by zeroconf)")
     parser.add_argument("--name", default="", help="the name this kiosk would like, e.g. hill-clinic")
+    parser.add_argument("--site", default="", help="refuse a code that is for another clinic than this")
     parser.add_argument("--again", action="store_true", help="although this kiosk has joined a hub already")
     _add_kiosk_config(parser)
     parser.set_defaults(run=_join)
@@ -263,13 +270,50 @@ def _media(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
+    from edge_agent.core.settings import SettingsError
     from edge_agent.join import join, parse_address
 
+    if bool(options.code) == options.qr:
+        raise SettingsError("give the code, or --qr to show it to the camera")
     hub = parse_address(options.hub) if options.hub else None
-    joined = join(" ".join(options.code), _kiosk_file(options), hub, options.name, options.again)
-    print(f"This kiosk is now {joined.kiosk} ({joined.site}) of the hub at {joined.hub}. Written to {joined.config}.")
+    settings, _ = _kiosk_settings(options)
+    code = _code_from_camera(options.camera or settings.devices.camera) if options.qr else " ".join(options.code)
+    if options.config is None:
+        _become_the_service()
+        settings, _ = _kiosk_settings(options)  # its home is another
+    identity = join(
+        code, settings.identity_dir, hub, options.name, options.site, options.again,
+        waiting=lambda said: print(f"{said}\nWaiting; Ctrl-C ends that, and the same command goes on.", flush=True),
+    )  # fmt: skip
+    print(f"This kiosk is now {identity.kiosk} ({identity.site}) of the hub at {identity.hub}.")
+    print(
+        f"Its certificate holds until {identity.expires_at:%Y-%m-%d} and is renewed by itself. Keys: {identity.folder}"
+    )
     print("Start or restart its agent: sudo systemctl restart teleconsult-agent, or teleconsult agent")
     return OK
+
+
+def _code_from_camera(spec: str) -> str:
+    from edge_agent.join_qr import read_code
+
+    print("Hold the sheet before the camera, a hand's width away …", flush=True)
+    return read_code(spec, lambda line: print(line, flush=True))
+
+
+def _become_the_service() -> None:
+    """Root joins for the user that the agent runs as, who must be able to read the keys."""
+    import pwd
+
+    if os.geteuid() != 0 or not _kiosk_default().is_relative_to("/etc"):
+        return
+    try:
+        service = pwd.getpwnam(SERVICE_USER)
+    except KeyError:  # not installed as a service
+        return
+    os.initgroups(service.pw_name, service.pw_gid)
+    os.setgid(service.pw_gid)
+    os.setuid(service.pw_uid)
+    os.environ["HOME"] = service.pw_dir
 
 
 def _config(options: argparse.Namespace) -> int:
@@ -297,7 +341,7 @@ def _config(options: argparse.Namespace) -> int:
 def _set_pin(options: argparse.Namespace) -> int:
     from edge_agent.core.settings import SettingsError
     from edge_agent.core.tomltext import set_values
-    from edge_agent.join import write_private
+    from edge_agent.private_files import write_private
     from kiosk.worker import pin_hash
 
     try:

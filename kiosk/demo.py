@@ -30,8 +30,10 @@ from websockets.typing import Origin
 
 from edge_agent.core.tomltext import Value, set_values
 from edge_agent.discovery import HubAddress
-from edge_agent.join import join, write_private
+from edge_agent.identity import Identity, IdentityDamaged, NotJoined
+from edge_agent.join import join
 from edge_agent.media_process import ends_with_this_process
+from edge_agent.private_files import write_private
 from kiosk.children import Child
 from kiosk.worker import pin_hash
 
@@ -51,12 +53,13 @@ class DemoError(OSError):
 
 
 class Ports(NamedTuple):
-    broker: int
+    broker: int  # the hub's
+    kiosks: int  # the broker's with TLS
     hub: int
     screen: int
 
 
-USUAL_PORTS = Ports(broker=0, hub=8400, screen=8480)  # 0: any; nobody types the broker's
+USUAL_PORTS = Ports(broker=0, kiosks=0, hub=8400, screen=8480)  # 0: any; nobody types the broker's
 
 
 def run(folder: Path, simulated: bool = False, any_ports: bool = False, verbose: bool = False) -> int:
@@ -92,6 +95,7 @@ class Demo:
         self._logs.mkdir(exist_ok=True)
         self._hub_toml, self._kiosk_toml = folder / "hub.toml", folder / "kiosk.toml"
         self._password_file = folder / "doctor.password"
+        self._passphrase_file = folder / "ca.passphrase"
         self._echo = self._print_line if verbose else None
         self._children: list[Child] = []
         self._lives: list[asyncio.Task[None]] = []
@@ -116,10 +120,14 @@ class Demo:
         devices = asyncio.create_task(asyncio.to_thread(choose_devices, self._simulated))
         hub_is_new = not (self._folder / "hub").exists() or not self._password_file.exists()
         self._write_hub_toml()
+        if not self._passphrase_file.exists():
+            write_private(self._passphrase_file, secrets.token_urlsafe(24) + "\n")
+        os.environ["TELECONSULT_CA_PASSPHRASE_FILE"] = str(self._passphrase_file)
         if hub_is_new:
             await self._make_account()
-        configuration = await self._command("hub", "broker-config", "--config", str(self._hub_toml))
-        await self._child("broker", [_mosquitto(), "-c", configuration.strip()], self._until_broker_listens)
+        _check_mosquitto()
+        start = await self._command("hub", "broker-config", "--config", str(self._hub_toml))
+        await self._child("broker", [start.strip()], self._until_broker_listens)
         await self._child("hub", [*COMMAND, "hub", "run", "--config", str(self._hub_toml)], self._until_hub_serves)
         self._devices = await devices
         await self._prepare_kiosk(hub_is_new)
@@ -193,7 +201,12 @@ class Demo:
                 "site": {"name": SITE},
                 "store": {"data_dir": str(self._folder / "hub")},
                 "listen": {"host": "127.0.0.1", "port": self._ports.hub},
-                "broker": {"host": "127.0.0.1", "port": self._ports.broker},
+                "broker": {
+                    "host": "127.0.0.1",
+                    "port": self._ports.broker,
+                    "listen_host": "127.0.0.1",
+                    "listen_port": self._ports.kiosks,
+                },
                 "doctors": {"first_account": DOCTOR},
             },
         )
@@ -206,7 +219,8 @@ class Demo:
             {
                 "kiosk": {"state_dir": str(self._folder / "kiosk")},
                 "devices": {**self._devices, "board": "simulated"},
-                "broker": {"port": self._ports.broker},
+                "hub": {"address": f"127.0.0.1:{self._ports.hub}"},
+                "broker": {"port": self._ports.kiosks},
                 "screen": {"port": self._ports.screen},
             },
         )
@@ -216,10 +230,11 @@ class Demo:
         if not kiosk.get("worker_pin_hash"):
             hashed = await asyncio.to_thread(pin_hash, WORKER_PIN)
             self._set(self._kiosk_toml, {"kiosk": {"worker_pin_hash": hashed}})
-        if hub_is_new or not kiosk.get("id"):
+        identity_dir = self._folder / "kiosk" / "identity"
+        if hub_is_new or not _is_joined(identity_dir):
             invited = await self._command("hub", "invite", "--site", SITE, "--no-qr", "--config", str(self._hub_toml))
             code, hub = invited.split()[0], HubAddress("127.0.0.1", self._ports.hub)
-            await asyncio.to_thread(join, code, self._kiosk_toml, hub, again=True)
+            await asyncio.to_thread(join, code, identity_dir, hub, again=True)
 
     def _set(self, file: Path, values: dict[str, dict[str, Value]]) -> None:
         """Ports and devices are the demo's; whatever else a person wrote into the file stays."""
@@ -291,11 +306,17 @@ def _may_have_sound() -> bool:
     )
 
 
-def _mosquitto() -> str:
-    found = shutil.which("mosquitto", path=_SEARCH_PATH)
-    if found is None:
+def _is_joined(folder: Path) -> bool:
+    try:
+        Identity.load(folder)
+    except (NotJoined, IdentityDamaged):
+        return False
+    return True
+
+
+def _check_mosquitto() -> None:
+    if shutil.which("mosquitto", path=_SEARCH_PATH) is None:
         raise DemoError("there is no mosquitto, the broker; install it: sudo apt-get install mosquitto")
-    return found
 
 
 # --- alone in its folder, on ports of its own
@@ -330,14 +351,15 @@ def _write_holder(lock: IO[str]) -> None:
 
 def claim_ports(folder: Path, claims: contextlib.ExitStack, any_ports: bool) -> Ports:
     """The last ones if they are free, so that a bookmark holds; else the usual ones; else any."""
-    usual = Ports(0, 0, 0) if any_ports else USUAL_PORTS
+    usual = Ports(*[0] * 4) if any_ports else USUAL_PORTS
     file = folder / "ports.json"
     try:
         last = Ports(*map(int, json.loads(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError):
-        last = Ports(0, 0, 0)
+        last = Ports(*[0] * 4)
     ports = Ports(
         _claim_port(claims, last.broker, usual.broker),
+        _claim_port(claims, last.kiosks, usual.kiosks),
         _claim_port(claims, last.hub, usual.hub),
         _claim_port(claims, last.screen, usual.screen),
     )

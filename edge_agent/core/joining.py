@@ -20,6 +20,9 @@ from urllib.parse import parse_qs, quote
 import msgspec
 
 SERVICE_TYPE = "_teleconsult-hub._tcp.local."  # by which a hub says where it is: an address, never trust
+# In every certificate of a hub's server and broker, and what a kiosk asks them for: addresses change, and the CA makes
+# such certificates for the hub alone.
+HUB_NAME = "hub.teleconsult.internal"
 FINGERPRINT_BYTES = 10  # finding another CA with the same costs 2^80 tries
 TOKEN_BYTES = 10
 GROUPS = 8
@@ -42,24 +45,38 @@ class JoinCode(NamedTuple):
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """JSON of `POST /join`, over TLS that ends at the CA of the code, or on loopback."""
+    """JSON of `POST /join`, over TLS that ends at the CA of the code, or on loopback. The answer is an `IdentityReply`,
+    or a `Waiting` with status 202 where a technician has to approve it first: then the same is asked again."""
 
     token: str  # hex
+    request: str  # PEM, see `edge_agent.core.csr`
     kiosk: str = ""  # the id that it would like; the hub chooses one where it is empty
+    site: str = ""  # where given, the hub refuses a code that is for another
 
 
-class JoinReply(msgspec.Struct, frozen=True):
-    """JSON: who this kiosk is from now on, and where its broker is. A refusal is `{"error": text}` with a status of
-    4xx; the text is for whoever stands at the kiosk."""
+class RenewRequest(msgspec.Struct, frozen=True):
+    """JSON of `POST /renew`, answered like a `JoinRequest`. Where it is not time yet, with the same certificate."""
+
+    certificate: str  # PEM
+    signature: str  # hex of DER, by the certificate's key over `edge_agent.core.csr.renewal_statement`
+
+
+class IdentityReply(msgspec.Struct, frozen=True):
+    """JSON: who this kiosk is from now on, and whom it believes. A refusal is `{"error": text}` with a status of 4xx;
+    the text is for whoever stands at the kiosk."""
 
     kiosk: str
-    host: str
-    port: int
-    tls: bool  # without it the broker is on the kiosk's own machine
-    username: str
-    password: str
-    ca: str  # PEM of the CA that signs the broker's certificate
     site: str
+    certificate: str  # PEM
+    ca: str  # PEM of the hub's CAs: for a while two
+    signer: str  # PEM: the certificate of the key that the hub signs its messages with
+    seal_key: str  # hex of the X25519 key that messages to the hub are sealed to
+    host: str  # the broker's
+    port: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    waiting: str  # for whoever stands at the kiosk
 
 
 def encode_code(code: JoinCode) -> str:

@@ -3,8 +3,9 @@
 Pure: bytes in, messages out. The one module of the kiosk that the hub imports with `sdp` and `settings`.
 `docs/protocol.md` tells who sends what when; this module is where it is true.
 
-A message is a msgpack array `[version, kind, id, consult, seq, sent_at_ms, body]`; the body is an array too, so
-that a later release may append fields (older readers ignore them, newer ones take the default). A *durable*
+A message is a msgpack array `[version, kind, id, consult, seq, sent_at_ms, body, stamp?]`; the body is an array too, so
+that a later release may append fields (older readers ignore them, newer ones take the default). What goes through the
+broker is this, signed and sealed by `edge_agent.core.trust`. A *durable*
 message stands in its sender's store until the far end's `Receipt` names its id; all others are state that is
 sent again when asked for, and losing one costs time only.
 """
@@ -25,6 +26,9 @@ CHUNK_BYTES = 16 * 1024  # link-adaptive sizes come with the store-and-forward w
 CONSULT_ID_BYTES = 16
 MESSAGE_ID_BYTES = 8
 DIGEST_BYTES = 32
+FILE_KEY_BYTES = 32
+BOOT_BYTES = 4
+NONCE_BYTES = 8
 
 _KIOSK_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]")
 
@@ -55,6 +59,10 @@ def new_consult_id() -> bytes:
 def new_message_id() -> bytes:
     """Also names calls and advice."""
     return secrets.token_bytes(MESSAGE_ID_BYTES)
+
+
+def new_file_key() -> bytes:
+    return secrets.token_bytes(FILE_KEY_BYTES)
 
 
 def is_kiosk_id(text: str) -> bool:
@@ -225,6 +233,7 @@ class Manifest(Body, frozen=True, array_like=True):
     captured_at_ms: int
     captured_by: str
     duration_ms: int = 0
+    key: bytes = msgspec.field(default_factory=new_file_key)  # that its chunks are sealed with
 
 
 class Chunk(Body, frozen=True, array_like=True):
@@ -272,6 +281,14 @@ class Receipt(Body, frozen=True, array_like=True):
     KIND = 14
     CHANNEL = "e"
     ids: tuple[bytes, ...]
+
+
+class TimeAsked(Body, frozen=True, array_like=True):
+    """What time is it? Asked whenever the hub is reached; `nonce` makes sure that the answer is no older one."""
+
+    KIND = 15
+    CHANNEL = "s"
+    nonce: bytes
 
 
 # ... from the hub
@@ -356,14 +373,33 @@ class Progress(Body, frozen=True, array_like=True):
     at_ms: int
 
 
+class TimeTold(Body, frozen=True, array_like=True):
+    KIND = 47
+    CHANNEL = "s"
+    nonce: bytes
+    time_ms: int  # of the hub's clock
+
+
 BODIES: dict[int, type[Body]] = {
     body.KIND: body
     for body in (
         Status, ConsultOpened, CallRequested, CallEnded, CallAccepted, Offer, MediaState, CaseNote, Manifest,
-        Chunk, Have, CaseSaved, AdviceHeard, Receipt,
-        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress,
+        Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked,
+        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold,
     )
 }  # fmt: skip
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """When a kiosk's durable message was made, by what its clocks were worth then. `boot` and `mono_ms` order what
+    happened, whatever the wall clock said: they are the start of the machine and its monotonic clock. The times in the
+    body are right where `clock_trusted`; where not, but `same_boot`, they are by the clock that `sent_at_ms` is by,
+    and so tell how long ago it was; else nobody knows."""
+
+    boot: bytes
+    mono_ms: int
+    clock_trusted: bool
+    same_boot: bool = True
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -375,6 +411,7 @@ class Message(msgspec.Struct, frozen=True):
     id: bytes = msgspec.field(default_factory=new_message_id)
     seq: int = 0
     sent_at_ms: int = 0
+    stamp: Stamp | None = None
 
 
 class _Envelope(msgspec.Struct, array_like=True):
@@ -385,6 +422,7 @@ class _Envelope(msgspec.Struct, array_like=True):
     seq: int
     sent_at_ms: int
     body: msgspec.Raw
+    stamp: Stamp | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -396,12 +434,8 @@ _body_decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
 
 def encode(message: Message) -> bytes:
     body = message.body
-    return _encoder.encode(
-        _Envelope(
-            VERSION, body.KIND, message.id, message.consult, message.seq, message.sent_at_ms,
-            msgspec.Raw(_encoder.encode(body)),
-        )
-    )  # fmt: skip
+    head = (VERSION, body.KIND, message.id, message.consult, message.seq, message.sent_at_ms, body)
+    return _encoder.encode(head if message.stamp is None else (*head, message.stamp))
 
 
 def decode(payload: bytes) -> Message:
@@ -417,7 +451,7 @@ def decode(payload: bytes) -> Message:
         _check_body(body)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedMessage(str(error)) from None
-    return Message(body, envelope.consult, envelope.id, envelope.seq, envelope.sent_at_ms)
+    return Message(body, envelope.consult, envelope.id, envelope.seq, envelope.sent_at_ms, envelope.stamp)
 
 
 def _check(envelope: _Envelope) -> None:
@@ -429,6 +463,9 @@ def _check(envelope: _Envelope) -> None:
         raise MalformedMessage("consult id of a wrong length")
     if not 0 <= envelope.seq < 2**32 or not 0 <= envelope.sent_at_ms < 2**53:
         raise MalformedMessage("number out of range")
+    stamp = envelope.stamp
+    if stamp is not None and (len(stamp.boot) != BOOT_BYTES or not 0 <= stamp.mono_ms < 2**53):
+        raise MalformedMessage("stamp out of range")
 
 
 def _check_body(body: Body) -> None:
@@ -440,8 +477,12 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("call id of a wrong length")
     if isinstance(body, (Manifest, Chunk, Have)) and len(body.digest) != DIGEST_BYTES:
         raise MalformedMessage("digest of a wrong length")
-    if isinstance(body, Manifest) and not 0 < body.size <= 2**32:
-        raise MalformedMessage("file size out of range")
+    if isinstance(body, Manifest) and (not 0 < body.size <= 2**32 or len(body.key) != FILE_KEY_BYTES):
+        raise MalformedMessage("file size or key out of range")
+    if isinstance(body, (TimeAsked, TimeTold)) and len(body.nonce) != NONCE_BYTES:
+        raise MalformedMessage("nonce of a wrong length")
+    if isinstance(body, TimeTold) and not 0 <= body.time_ms < 2**53:
+        raise MalformedMessage("time out of range")
     if isinstance(body, Chunk) and (not 0 <= body.offset < 2**32 or not body.data):
         raise MalformedMessage("chunk out of range")
     if isinstance(body, (Offer, Answer)) and (len(body.sdp) > MAX_SDP_BYTES or not 0 < body.leg < 2**16):

@@ -14,6 +14,7 @@ const NOTICE_SIGNS = {
   disk_full: "disk",
   hub_unreachable: "offline",
   clock_wrong: "clock",
+  messages_refused: "shield",
   not_joined: "shield",
   broker_refused: "shield",
   certificate_wrong: "shield",

@@ -23,6 +23,7 @@ import numpy as np
 import tomli_w
 
 from edge_agent.core import wire
+from edge_agent.identity import Identity
 from kiosk.prompts import Prompts
 from kiosk.screen import View
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
@@ -48,7 +49,7 @@ def lay_over(settings: Settings, over: Settings) -> None:
 
 
 class Kiosk:
-    """`settings` is its configuration; `join` adds to the file what the hub gave."""
+    """`settings` is its configuration; `join` puts its identity into the state folder."""
 
     def __init__(self, folder: Path, name: str, microphone: Path, lab: Lab | None = None) -> None:
         self.folder, self.name = folder, name
@@ -82,19 +83,18 @@ class Kiosk:
         self.toml.write_text(tomli_w.dumps(self.settings))
 
     def change_settings(self, over: Settings) -> None:
-        """In the file as it stands, what `join` wrote included; in force when the agent starts again."""
+        """In the file as it stands; in force when the agent starts again."""
         now = tomllib.loads(self.toml.read_text())
         lay_over(now, over)
         self.toml.write_text(tomli_w.dumps(now))
 
-    def identity(self) -> Settings:
-        """What `join` gave it."""
-        now = tomllib.loads(self.toml.read_text())
-        return {"kiosk": {"id": now["kiosk"]["id"]}, "broker": now["broker"]}
-
     @property
-    def password_file(self) -> Path:
-        return Path(self.identity()["broker"]["password_file"])
+    def identity_dir(self) -> Path:
+        return self.state_dir / "identity"
+
+    def identity(self) -> Identity:
+        """What `join` gave it."""
+        return Identity.load(self.identity_dir)
 
     @property
     def port(self) -> int:

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ import aiomqtt
 import httpx
 import tomli_w
 
+from edge_agent.tls import BrokerTls
 from hub import console
 from tests.e2e.console_client import ConsoleClient
 from tests.e2e.kiosk import CLI, ENVIRONMENT, PIN, START_TIMEOUT_S, Kiosk, Settings, lay_over, read_rows
@@ -25,7 +25,6 @@ from tests.e2e.lab import Lab
 from tests.e2e.program import Program, free_port
 
 DOCTOR = "doctor"  # the first account
-MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") or "mosquitto"
 
 
 class Over(NamedTuple):
@@ -67,11 +66,10 @@ class Kit:
         self.settings: Settings = {
             "store": {"data_dir": str(self.data_dir)},
             "listen": {"host": self.host, "port": self.port},
-            "broker": {"port": self.broker_port},
+            "broker": {"port": self.broker_port, "listen_host": self.host, "listen_port": free_port(self.host)},
+            "authority": {"plain_key": True},
             "doctors": {"first_account": DOCTOR, "audio_processing": False},
         }
-        if lab:
-            self.settings["broker"] |= {"listen_host": self.host, "listen_port": free_port(self.host)}
         self.hub = Program("hub", [*CLI, "hub", "run", "--config", str(self.toml)], folder / "hub.log", ENVIRONMENT)
         self.broker = Program("broker", [], folder / "broker.log")
         self._consoles: list[ConsoleClient] = []
@@ -88,8 +86,7 @@ class Kit:
     async def start(self, over: Settings | None = None) -> None:
         lay_over(self.settings, over or {})
         self.toml.write_text(tomli_w.dumps(self.settings))
-        configuration = (await self.command("hub", "broker-config", "--config", str(self.toml))).strip()
-        self.broker.argv = [MOSQUITTO, "-c", configuration]
+        self.broker.argv = [(await self.command("hub", "broker-config", "--config", str(self.toml))).strip()]
         await self.start_broker()
         await self.start_hub()
         printed = await self.hub.until_line(r"name (\S+)\s+password (\S+)")
@@ -185,16 +182,17 @@ class Kit:
         return set(json.loads(self.rows("SELECT missing FROM kiosk WHERE id = ?", kiosk)[0]["missing"]))
 
     def as_kiosk(self, kiosk: Kiosk) -> aiomqtt.Client:
-        """A stranger at the broker who has stolen a kiosk's password."""
-        return self._mqtt(kiosk.name, kiosk.password_file.read_text().strip())
+        """A stranger at the broker who has stolen a kiosk's identity; the broker thinks that it has come back."""
+        return aiomqtt.Client(
+            *kiosk.identity().broker, tls_context=BrokerTls.of(kiosk.identity()), protocol=aiomqtt.ProtocolVersion.V5
+        )
 
     def as_hub(self) -> aiomqtt.Client:
-        return self._mqtt("_hub", (self.data_dir / "broker" / "hub.password").read_text().strip())
-
-    def _mqtt(self, username: str, password: str) -> aiomqtt.Client:
         return aiomqtt.Client(
-            "127.0.0.1", self.broker_port, username=username, password=password, protocol=aiomqtt.ProtocolVersion.V5
-        )
+            "127.0.0.1", self.broker_port, username="_hub",
+            password=(self.data_dir / "broker" / "hub.password").read_text().strip(),
+            protocol=aiomqtt.ProtocolVersion.V5,
+        )  # fmt: skip
 
     def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Of the hub's database, read beside it."""

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,11 @@ import websockets
 from websockets.asyncio.client import connect
 
 from edge_agent.core import wire
+from edge_agent.identity import Identity
 from hub import console
+from hub.authority import Authority
+from hub.keys import passphrase_of_operator
+from tests.adapters.identities import new_authority, new_identity
 from tests.e2e.kiosk import CLI, ENVIRONMENT, Kiosk
 from tests.e2e.program import until
 
@@ -112,11 +117,12 @@ async def test_a_file_that_is_none_is_named_and_the_rest_works(kit, kiosk, tmp_p
 
 
 async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, available):
-    password_file = kiosk.password_file
-    right = password_file.read_text()
     seen = len(kiosk.screen.views)
     await kiosk.agent.stop()
-    password_file.write_text("wrong\n")
+    kept = kiosk.identity_dir.rename(kiosk.folder / "identity.kept")
+    own = Authority(kit.data_dir / "ca", passphrase_of_operator(plain_key=True))
+    foreign = new_authority(kiosk.folder / "foreign")  # a certificate that this broker knows nothing of
+    new_identity(kiosk.identity_dir, foreign, kiosk.name, Identity.load(kept).broker[1], trusts=own)
     lines = len(kiosk.agent.lines)
     await kiosk.agent.start()
     try:
@@ -124,12 +130,13 @@ async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, av
         await kiosk.board.press()
         consult = await kiosk.leave_message(voice_s=1.0)
         await asyncio.sleep(CALM_S)
-        told = [line.text for line in kiosk.agent.lines[lines:] if "refuse" in line.text]
+        told = [line.text for line in kiosk.agent.lines[lines:] if "trouble=broker_refused" in line.text]
         assert len(told) == 1, told
-        assert "password" in told[0]
+        assert "does not know the CA" in told[0]
     finally:
         await kiosk.agent.stop()
-        password_file.write_text(right)
+        shutil.rmtree(kiosk.identity_dir)
+        kept.rename(kiosk.identity_dir)
         await kiosk.agent.start()
     await available.case(consult, lambda case: case.card.complete, 30.0)
     await kiosk.until_ready()
@@ -138,7 +145,7 @@ async def test_a_refusing_broker_is_told_once_and_nothing_is_lost(kit, kiosk, av
 async def test_a_second_kiosk_with_the_same_identity_is_told_on_both(kit, kiosk, voices):
     twin = Kiosk(kit.folder / "twin", "kiosk-twin", voices.patient_wav)
     twin.write_settings()
-    twin.change_settings(kiosk.identity())
+    shutil.copytree(kiosk.identity_dir, twin.identity_dir)
     await twin.start()
     try:
         await asyncio.gather(
@@ -226,6 +233,7 @@ def fill(path: Path) -> None:
 
 async def test_a_full_disk_is_told_and_what_was_saved_stays(kit, kiosk, available, small_disk):
     seen = len(kiosk.screen.views)
+    shutil.copytree(kiosk.state_dir / "identity", small_disk / "state" / "identity")
     before = await restart_with(kiosk, {"kiosk": {"state_dir": str(small_disk / "state")}})
     try:
         await kiosk.screen.when(lambda view: view.screen == "idle" and view.online, "idle", 30.0, since=seen)
@@ -273,7 +281,7 @@ async def test_with_the_clock_in_1970_a_case_still_arrives_in_its_time(kit, kios
         case = await available.case(ring.consult, lambda case: case.card.complete and bool(case.card.complaints))
         year = case.card.opened_at / 1000 / 31_556_952 + 1970
         assert year > 2020, "the inbox shows the hub's time where the kiosk's cannot be right"
-        assert not kit.rows("SELECT clock_trusted FROM kiosk WHERE id = ?", kiosk.name)[0]["clock_trusted"]
+        assert kit.rows("SELECT clock_trusted FROM kiosk WHERE id = ?", kiosk.name)[0]["clock_trusted"], "by the hub"
     finally:
         await kiosk.agent.stop()
         kiosk.agent.env.update(environment)

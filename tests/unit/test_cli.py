@@ -55,7 +55,7 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
     assert "exit codes:" in out
 
 
-@pytest.mark.parametrize("words", [[], ["no-such-command"], ["media"], ["join"], ["demo", "--ports", "8400"]])
+@pytest.mark.parametrize("words", [[], ["no-such-command"], ["media"], ["join", "--qr=x"], ["demo", "--ports", "8400"]])
 def test_a_wrong_command_line_has_its_exit_code(words: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(words)

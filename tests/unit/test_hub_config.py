@@ -16,7 +16,7 @@ def test_works_without_a_file(tmp_path):
     settings = read_hub_settings(None)
     assert settings.database_url.startswith("sqlite:///")
     assert not settings.serves_https
-    assert settings.kiosk_broker == ("127.0.0.1", 1883, False)
+    assert settings.kiosk_broker == ("127.0.0.1", 8883)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_prints_no_secrets(tmp_path):
 def test_kiosks_are_told_where_the_tls_listener_is(tmp_path):
     settings = read(tmp_path, "[listen]\nhost = '0.0.0.0'\nnames = ['hub.lan']\n[broker]\nlisten_host = '0.0.0.0'\n")
     assert settings.serves_https
-    assert settings.kiosk_broker == ("hub.lan", 8883, True)
+    assert settings.kiosk_broker == ("hub.lan", 8883)

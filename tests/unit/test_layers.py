@@ -21,9 +21,11 @@ MAY_IMPORT = {
 # The one place that wires, and the demo it starts.
 WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
-SHARED_WITH_HUB = {f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust")}
+SHARED_WITH_HUB = {
+    f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust", "csr")
+}
 
-PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py"]
+PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py", "hub/roles.py", "hub/attempts.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.
 PURE_MAY_IMPORT = set(
     """__future__ abc array base64 binascii bisect collections copy dataclasses enum fractions functools hashlib heapq

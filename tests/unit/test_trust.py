@@ -22,15 +22,15 @@ def hear(payload, *, topic=TOPIC, signer=HUB, reader=KIOSK_SEAL, wall_ms=1000, a
 
 @given(st.binary(max_size=2000))
 def test_what_was_said_is_heard(message):
-    assert hear(say(message)) == (message, 7)
-    assert hear(say(message, reader=None), allow_open=True) == (message, 7)
+    assert hear(say(message)) == (message, 7, "")
+    assert hear(say(message, reader=None), allow_open=True) == (message, 7, "")
 
 
 def test_the_cost_of_it():
     press = wire.encode(
         wire.Message(wire.CallRequested(wire.new_message_id(), 1_790_000_000_000), wire.new_consult_id())
     )
-    counter = trust.Counter().next(1_790_000_000_000)
+    counter = 1_790_000_000_000_000
     signed = say(press, reader=None, counter=counter, expires_at_ms=1_790_000_000_000)
     assert len(signed) - len(press) <= 100
     assert len(say(press, counter=counter, expires_at_ms=1_790_000_000_000)) - len(signed) == trust.SEAL_BYTES
@@ -52,6 +52,17 @@ def test_nothing_of_the_message_is_readable():
         (b"", trust.Forged),
         (b"\x02", trust.Unreadable),
         (b"\x03" + say()[1:], trust.Forged),
+    ],
+    ids=[
+        "another signer",
+        "another kiosk",
+        "another direction",
+        "another reader",
+        "open",
+        "expired",
+        "empty",
+        "short",
+        "another form",
     ],
 )
 def test_what_is_not_believed(payload, error):
@@ -102,6 +113,51 @@ def test_replayed_or_overtaken_is_refused_for_each_sender_alone(counters):
 @given(st.integers(0, 2**50), st.lists(st.integers(0, 2**43), min_size=1, max_size=20))
 def test_counters_rise_whatever_the_clock_does(floor, clock):
     counter = trust.Counter(floor)
-    numbers = [counter.next(wall_ms) for wall_ms in clock]
+    numbers = []
+    for wall_ms in clock:
+        numbers.append(counter.next(wall_ms))
+        counter.kept(counter.floor_to_keep(wall_ms))
     assert numbers == sorted(set(numbers))
     assert numbers[0] > floor
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**43), st.booleans(), st.booleans()), max_size=40))
+def test_no_number_comes_twice_over_deaths_at_any_moment(steps):
+    on_disk, used, saved = 0, set(), False
+    counter = trust.Counter()
+    for wall_ms, saves, dies in steps:
+        if saves:
+            on_disk = counter.floor_to_keep(wall_ms)
+            counter.kept(on_disk)
+            saved = True
+        if saved:  # nothing is said before that
+            used_now = counter.next(wall_ms)
+            assert used_now not in used
+            used.add(used_now)
+        if dies:
+            counter, saved = trust.Counter(on_disk), False
+
+
+@given(st.binary(min_size=1, max_size=2000), st.data())
+def test_chunks_are_read_by_whoever_has_the_files_key_alone(message, data):
+    topic, key = wire.up_topic("kiosk-one", "f"), wire.new_file_key()
+    payload = trust.wrap_chunk(message, topic, key)
+    assert len(payload) - len(message) == 37
+    assert trust.named_key(payload) == trust.name_of_key(key)
+    assert trust.unwrap_chunk(payload, topic, key) == message
+    altered = bytearray(payload)
+    altered[data.draw(st.integers(9, len(payload) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    for wrong in (
+        (bytes(altered), topic, key),
+        (payload, wire.up_topic("kiosk-two", "f"), key),
+        (payload, topic, wire.new_file_key()),
+    ):
+        with pytest.raises(trust.TrustError):
+            trust.unwrap_chunk(*wrong)
+
+
+@given(st.binary(max_size=100))
+def test_garbage_is_no_chunk(garbage):
+    for form in (b"", b"\x02", b"\x03"):
+        with pytest.raises(trust.TrustError):
+            trust.unwrap_chunk(form + garbage, TOPIC, bytes(32))

@@ -97,6 +97,13 @@ async def test_the_end_says_how(agent, lock, outcome, state, key):
     assert show(agent, lock, Status(state=state, consult=CONSULT)).title == Language.load("fr").title(key)
 
 
+@pytest.mark.parametrize(("outcome", "step"), [("answered", None), ("cancelled", "received")])
+async def test_who_has_talked_waits_for_nobody_to_see_a_message(agent, lock, outcome, step):
+    agent.records.consults[CONSULT].saved_at_ms = 7
+    agent.last_saved, agent.last_outcome = CONSULT, outcome
+    assert show(agent, lock, Status(state=State.ENDED, consult=CONSULT)).saved_step == step
+
+
 async def test_the_call_in_figures(agent, lock):
     status = Status(
         state=State.LIVE, consult=CONSULT, call=CALL, heard_by="person", doctor="Dr A", leg=1, leg_connected=True,
@@ -161,7 +168,7 @@ async def test_notices_have_words(agent, lock):
     agent.condition("disk_full", False)
     view = show(agent, lock, Status())
     codes = [notice.code for notice in view.notices]
-    assert codes == ["camera_missing", "hub_unreachable"]
+    assert codes == ["not_joined", "camera_missing", "hub_unreachable"]
     assert all(notice.text for notice in view.notices)
     silent = build_view(agent, lock, dataclasses.replace(AROUND, speaks=False))
     assert silent.notices[-1].code == "speech_missing"

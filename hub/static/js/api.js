@@ -12,7 +12,10 @@ export class ApiError extends Error {
   }
 }
 
-/** @returns {Promise<{name: string, role: string}|null>} null when nobody is signed in */
+/**
+ * @typedef {{name: string, role: string, permissions: string[], must_change: boolean}} Me
+ * @returns {Promise<Me|null>} null when nobody is signed in
+ */
 export async function whoAmI() {
   const answer = await ask("/api/me");
   if (answer.status === 401) return null;
@@ -20,28 +23,18 @@ export async function whoAmI() {
 }
 
 /** @param {string} name @param {string} password */
-export async function signIn(name, password) {
-  await accepted(
-    await ask("/api/login", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ name, password }),
-    }),
-  );
-}
+export const signIn = (name, password) => post("/api/login", { name, password });
 
-export async function signOut() {
-  await accepted(await ask("/api/logout", { method: "POST" }));
-}
+export const signOut = () => post("/api/logout");
+
+/** @param {string} old @param {string} wanted */
+export const changePassword = (old, wanted) => post("/api/password", { old, new: wanted });
 
 /**
  * Closed cases opened before `before` (Unix ms), newest first.
  * @param {number} before @returns {Promise<{cases: import("./state.js").CaseCard[], more: boolean}>}
  */
-export async function closedCases(before) {
-  const answer = await accepted(await ask(`/api/cases?state=closed&before=${before}`));
-  return answer.json();
-}
+export const closedCases = (before) => get(`/api/cases?state=closed&before=${before}`);
 
 /** @param {string} consult @param {import("./drafts.js").Draft} draft */
 export async function sendAdvice(consult, draft) {
@@ -58,6 +51,16 @@ export async function sendAdvice(consult, draft) {
 
 /** @param {string} digest */
 export const fileUrl = (digest) => `/api/files/${digest}`;
+
+/** @param {string} path */
+export const get = async (path) => (await accepted(await ask(path))).json();
+
+/** Answers null where the hub has nothing to say. @param {string} path @param {object} [body] */
+export async function post(path, body) {
+  const sent = body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await accepted(await ask(path, { method: "POST", ...sent }));
+  return answer.status === 204 ? null : answer.json();
+}
 
 async function ask(path, options = {}) {
   try {

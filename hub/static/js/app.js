@@ -13,16 +13,19 @@
  *   tab-open, tab-closed, older; case-row (data-consult, data-state, data-complete); case (data-consult,
  *   data-state), case-text, ring-kiosk, close-case, leave-case, other-patient; photo and voice (data-digest,
  *   data-complete), photo-large; call-line (data-outcome); advice (data-advice, data-reached sent|delivered|heard);
+ *   password-open, password-dialog, password-old, password-new, password-again, password-submit, password-error;
  *   advice-text, advice-send, advice-error, record-reply, record-stop, reply-preview, reply-discard
  */
 
-import { ApiError, closedCases, sendAdvice, signIn, signOut, whoAmI } from "./api.js";
+import { ApiError, changePassword, closedCases, sendAdvice, signIn, signOut, whoAmI } from "./api.js";
 import { CallMedia } from "./call.js";
 import { callView, endedBar, words } from "./callview.js";
 import { caseView, photoDialog } from "./case.js";
 import { h, render } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { inbox } from "./inbox.js";
+import { Office } from "./office.js";
+import { passwordDialog, passwordPage } from "./password.js";
 import { Recorder } from "./recorder.js";
 import { Ringer } from "./ring.js";
 import { waitingRoom } from "./room.js";
@@ -45,6 +48,12 @@ const drafts = new Drafts();
 const ringer = new Ringer(() => change({}));
 const socket = new HubSocket({ onMessage, onState: onLink, onSignedOut });
 const media = new CallMedia({ send: (message) => socket.send(message), onChange: () => change({}) });
+const office = new Office({
+  onChange: () => change({}),
+  onSignedOut,
+  onPassword: () => actions.openPassword(),
+  signOut: () => void actions.signOut(),
+});
 const recorder = new Recorder({
   onChange: () => change({}),
   onDone: (consult, voice, ms) => {
@@ -95,6 +104,7 @@ function onLink(link) {
 }
 
 function onSignedOut() {
+  office.close();
   change({ screen: "sign-in", signIn: { busy: false, error: "You have been signed out. Please sign in again." } });
 }
 
@@ -119,9 +129,26 @@ const actions = {
       return tell(sentence(error));
     }
     socket.close();
+    office.close();
     drafts.forgetAll();
     state = { ...initialState(), screen: "sign-in" };
     change({});
+  },
+
+  openPassword: () => change({ password: { open: true, busy: false, error: "" } }),
+
+  closePassword: () => change({ password: { open: false, busy: false, error: "" } }),
+
+  async changePassword(old, wanted, again) {
+    if (wanted !== again) return change({ password: { open: true, busy: false, error: "The two new ones are not the same." } });
+    change({ password: { open: true, busy: true, error: "" } });
+    try {
+      await changePassword(old, wanted);
+    } catch (error) {
+      return change({ password: { open: true, busy: false, error: sentence(error) } });
+    }
+    actions.closePassword();
+    if (state.screen === "password") await start();
   },
 
   setAvailable(available, until) {
@@ -287,7 +314,10 @@ function draw() {
   const first = state.screen === "work" ? ringingCards(state)[0] : undefined;
   ringer.ring(first ? ringKind(state) : "none", first?.site ?? "", inCall(state));
   announce(phase, status, first);
-  if (state.screen === "work") render(root, workplace(), photoDialog(state, actions));
+  const password = passwordDialog(state, actions);
+  if (state.screen === "work") render(root, workplace(), photoDialog(state, actions), password);
+  else if (state.screen === "office") render(root, office.view(Date.now()), password);
+  else if (state.screen === "password") render(root, passwordPage(state, actions));
   else if (state.screen === "sign-in") render(root, signInPage(state, actions));
   else render(root, h("main", { class: "sign-in", key: "starting" }, h("p", { class: "quiet" }, "Looking for the hub…")));
 }
@@ -341,12 +371,19 @@ function say(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** @param {import("./api.js").Me} me */
+function screenFor(me) {
+  if (me.must_change) return "password";
+  return me.permissions.includes("see_patients") ? "work" : "office";
+}
+
 async function start() {
   try {
     const me = await whoAmI();
     if (!me) return change({ screen: "sign-in" });
-    change({ screen: "work", me: me.name });
-    socket.open();
+    change({ me: me.name, screen: screenFor(me) });
+    if (state.screen === "office") office.open(me);
+    if (state.screen === "work") socket.open();
   } catch {
     setTimeout(() => void start(), START_RETRY_MS); // the hub is not up yet: the page says that it looks for it
   }

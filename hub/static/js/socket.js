@@ -11,7 +11,7 @@ const PATIENT_AFTER_MS = 60_000; // the hub is gone for longer: ask less often
 const PATIENT_RETRY_MS = 5000;
 const PROBE_EVERY_MS = 10_000;
 const PROBE_TIMEOUT_MS = 5000;
-const SIGNED_OUT = 4401;
+const SIGNED_OUT = [4401, 4403]; // nobody is signed in, or somebody for whom this is not
 
 export class HubSocket {
   /**
@@ -69,7 +69,7 @@ export class HubSocket {
     socket.onmessage = (event) => this.listeners.onMessage(JSON.parse(event.data));
     socket.onclose = (event) => {
       this.socket = null;
-      if (event.code === SIGNED_OUT) this.#signedOut();
+      if (SIGNED_OUT.includes(event.code)) this.#signedOut();
       else void this.#afterClose();
     };
   }

@@ -25,7 +25,8 @@
  *
  * @typedef {{id: number, text: string}} Notice
  *
- * @typedef {{screen: "starting"|"sign-in"|"work", signIn: {busy: boolean, error: string}, me: string,
+ * @typedef {{screen: "starting"|"sign-in"|"password"|"work"|"office", signIn: {busy: boolean, error: string}, me: string,
+ *   password: {open: boolean, busy: boolean, error: string},
  *   link: "connecting"|"up"|"down", linkSince: number, skew: number, audioProcessing: boolean,
  *   available: boolean, until: string, doctors: DoctorCard[], queue: RingCard[],
  *   cases: CaseCard[], closed: CaseCard[]|null, closedEnd: boolean, tab: "open"|"closed",
@@ -41,6 +42,7 @@ export function initialState() {
     screen: "starting",
     signIn: { busy: false, error: "" },
     me: "",
+    password: { open: false, busy: false, error: "" },
     link: "connecting",
     linkSince: 0,
     skew: 0,

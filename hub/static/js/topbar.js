@@ -20,6 +20,7 @@ export function topBar(state, actions, now) {
       "div",
       { class: "me" },
       h("span", { class: "me-name", title: state.me }, state.me),
+      h("button", { class: "plain square", type: "button", "aria-label": "Change your password", title: "Change your password", onclick: actions.openPassword, "data-test": "password-open" }, icon("key")),
       h("button", { class: "plain", type: "button", onclick: actions.signOut, "data-test": "sign-out" }, "Sign out"),
     ),
   );

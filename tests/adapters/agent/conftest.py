@@ -13,7 +13,7 @@ async def broker(tmp_path):
 
 @pytest.fixture
 async def hub(broker):
-    hub = Hub(broker.port)
+    hub = Hub(broker)
     await hub.start()
     yield hub
     await hub.stop()
@@ -21,7 +21,7 @@ async def hub(broker):
 
 @pytest.fixture
 async def kiosk(tmp_path, broker):
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port)
+    kiosk = Kiosk(tmp_path / "kiosk", broker)
     await kiosk.start()
     yield kiosk
     await kiosk.stop()

@@ -1,6 +1,7 @@
 """A media process without media: obeys `edge_agent.ipc` and makes files, so that the agent is tested alone and fast.
 
-Its files hold random bytes. With TELECONSULT_TEST_MISSING it says that those devices are missing.
+Its files hold random bytes. With TELECONSULT_TEST_MISSING it says that those devices are missing. What it offers is
+TELECONSULT_TEST_OFFER, in hex; the answers that it would connect to go into the file TELECONSULT_TEST_ANSWERS.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ async def main(socket: str) -> None:
                 Path(path).write_bytes(os.urandom(60_000))
                 link.send(ipc.PhotoTaken(id, path))
             case ipc.StartCall(call, leg):
-                link.send(ipc.OfferMade(call, leg, b"offer of leg %d" % leg))
-            case ipc.TakeAnswer(call, leg):
+                offer = bytes.fromhex(os.environ.get("TELECONSULT_TEST_OFFER", "")) or b"offer of leg %d" % leg
+                link.send(ipc.OfferMade(call, leg, offer))
+            case ipc.TakeAnswer(call, leg, answer):
+                if answers := os.environ.get("TELECONSULT_TEST_ANSWERS"):
+                    before = Path(answers).read_text() if Path(answers).exists() else ""
+                    Path(answers).write_text(f"{before}{answer.hex()}\n")
                 link.send(ipc.MediaConnected(call, leg))
 
 

@@ -17,8 +17,11 @@ import tomli_w
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.core import wire
+from edge_agent.core import trust, wire
 from edge_agent.core.ranges import ByteRanges
+from edge_agent.identity import Identity
+from hub.broker import copy_certificates
+from tests.adapters.identities import new_authority, new_identity
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
 from tests.e2e.program import Program, children, command_line, free_port
 
@@ -32,16 +35,21 @@ Body = TypeVar("Body", bound=wire.Body)
 
 
 class Broker:
-    def __init__(self, folder: Path, *lines: str) -> None:
+    """`port` is the hub's, in the clear; kiosks come to `tls_port` with certificates of `authority`."""
+
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
+        self.authority = new_authority(folder / "ca")
+        copy_certificates(folder, self.authority)
+        self.kiosks: list[Identity] = []  # all of one name
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(
-            "\n".join(
-                (f"listener {self.port} 127.0.0.1", f"user {getpass.getuser()}", *(lines or ("allow_anonymous true",)))
-            )
-            + "\n"
-        )
+        lines = [
+            f"user {getpass.getuser()}", "allow_anonymous true", f"listener {self.port} 127.0.0.1",
+            f"listener {self.tls_port} 127.0.0.1", f"cafile {folder / 'ca.pem'}", f"certfile {folder / 'hub.pem'}",
+            f"keyfile {folder / 'hub.key'}", "require_certificate true", "use_identity_as_username true",
+        ]  # fmt: skip
+        self._config.write_text("\n".join(lines) + "\n")
         self.program = Program("mosquitto", [MOSQUITTO, "-c", str(self._config)], folder / "mosquitto.log")
 
     async def start(self) -> None:
@@ -54,10 +62,17 @@ class Broker:
 
 
 class Hub:
-    """`got` is everything that came, in order. With `takes`, it commits like a hub: receipts, ranges, chunks."""
+    """`got` is everything that came, in order. With `takes`, it commits like a hub: receipts, ranges, chunks. Tells the
+    time by its own clock, which is `ahead_ms`."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._port = broker, broker.port
+        self._own = trust.OwnKeys(broker.authority.signing_key, broker.authority.seal_key)
+        self._counter = trust.Counter()
+        self._counter.kept(2**62)
+        self._file_keys: dict[bytes, bytes] = {}  # by digest
+        self._heard: Identity | None = None
+        self.ahead_ms = 0
         self.got: list[wire.Message] = []
         self.statuses: list[wire.Status] = []
         self.takes = True
@@ -84,9 +99,54 @@ class Hub:
             self._task = None
 
     async def send(self, body: wire.Body, consult: bytes = b"", seq: int = 0) -> wire.Message:
-        message = wire.Message(body, consult, seq=seq, sent_at_ms=time.time_ns() // 1_000_000)
-        await self.send_raw(body.CHANNEL, wire.encode(message))
+        message = wire.Message(body, consult, seq=seq, sent_at_ms=self.now_ms())
+        await self.send_signed(body.CHANNEL, wire.encode(message))
         return message
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+    async def send_signed(self, channel: str, encoded: bytes) -> None:
+        """What may be no message of ours."""
+        await self.send_raw(channel, self.wrap(channel, encoded))
+
+    def wrap(self, channel: str, encoded: bytes, counter: int | None = None, expires_at_ms: int = 0) -> bytes:
+        topic = f"tc1/{KIOSK}/d/{channel}"
+        try:
+            body: wire.Body | None = wire.decode(encoded).body
+        except wire.WireError:
+            body = None
+        if isinstance(body, wire.Manifest):
+            self._file_keys[body.digest] = body.key
+        if isinstance(body, wire.Chunk):
+            return trust.wrap_chunk(encoded, topic, self._file_keys[body.digest])
+        kiosk = self._heard or self._broker.kiosks[-1]
+        counter = self._counter.next(self.now_ms()) if counter is None else counter
+        return trust.wrap(
+            encoded, topic, self._own.signing, kiosk.seal_key.public_key(), counter=counter,
+            expires_at_ms=expires_at_ms, sender=HUB,
+        )  # fmt: skip
+
+    def unwrap(self, topic: str, payload: bytes) -> wire.Message:
+        """Of whichever of the kiosks of this name has said it."""
+        if payload[0] == trust.CHUNK:
+            keys = {trust.name_of_key(key): key for key in self._file_keys.values()}
+            return wire.decode(trust.unwrap_chunk(payload, topic, keys[trust.named_key(payload)]))
+        for kiosk in self._broker.kiosks:
+            public = kiosk.signing_key.public_key()
+            with contextlib.suppress(trust.Forged):
+                said = trust.unwrap(payload, topic, public, self._own.sealing, wall_ms=None, allow_open=True)
+                self._heard = kiosk
+                message = wire.decode(said.message)
+                if isinstance(message.body, wire.Manifest):
+                    self._file_keys[message.body.digest] = message.body.key
+                return message
+        raise AssertionError(f"nobody's message on {topic}")
+
+    def _status(self, online: bool) -> bytes:
+        message = wire.encode(wire.Message(wire.HubStatus(online, time_ms=self.now_ms())))
+        counter = self._counter.next(self.now_ms())
+        return trust.wrap(message, wire.hub_topic(HUB), self._own.signing, None, counter=counter)
 
     async def send_raw(self, channel: str, payload: bytes) -> None:
         assert self._client is not None
@@ -127,8 +187,7 @@ class Hub:
 
     async def _connection(self) -> None:
         status = wire.hub_topic(HUB)
-        gone = wire.encode(wire.Message(wire.HubStatus(online=False)))
-        here = wire.encode(wire.Message(wire.HubStatus(online=True)))
+        gone, here = self._status(online=False), self._status(online=True)
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 0
         async with aiomqtt.Client(
@@ -141,7 +200,7 @@ class Hub:
             self._up.set()
             try:
                 async for came in client.messages:
-                    await self._take(wire.decode(bytes(came.payload)))
+                    await self._take(self.unwrap(str(came.topic), bytes(came.payload)))
             except asyncio.CancelledError:
                 # Not aiomqtt's orderly goodbye, which would keep the will back.
                 client._client._sock_close()  # type: ignore[attr-defined]
@@ -154,6 +213,8 @@ class Hub:
         async with self._came:
             self.got.append(message)
             self._came.notify_all()
+        if isinstance(body, wire.TimeAsked):
+            await self.send(wire.TimeTold(body.nonce, self.now_ms()))
         if not self.takes:
             return
         if body.DURABLE:
@@ -176,14 +237,19 @@ class Hub:
 
 
 class Kiosk:
-    def __init__(self, folder: Path, broker_port: int, **sections: dict[str, Any]) -> None:
+    """Has joined, unless there is no `broker`."""
+
+    def __init__(self, folder: Path, broker: Broker | None, /, **sections: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.state_dir = folder / "state"
+        self.state_dir = Path(sections.get("kiosk", {}).get("state_dir", folder / "state"))
+        if broker is not None:
+            identity = self.state_dir / "identity"
+            broker.kiosks.append(new_identity(identity, broker.authority, KIOSK, broker.tls_port))
         self.port = free_port()
         settings: dict[str, dict[str, Any]] = {
-            "kiosk": {"id": KIOSK, "state_dir": str(self.state_dir), "languages": ["en"]},
+            "kiosk": {"state_dir": str(self.state_dir), "languages": ["en"]},
             "devices": {"board": "simulated"},
-            "broker": {"port": broker_port, "keepalive_s": 5},
+            "broker": {"keepalive_s": 5},
             "screen": {"port": self.port},
             "call": {"hub_reply_timeout_s": 3.0, "reconnect_timeout_s": 5.0, "ended_screen_s": 1.0},
         }
@@ -215,6 +281,7 @@ class Kiosk:
         await self.screen.close()
         await self.board.close()
         await self.agent.stop()
+        print(*(line.text for line in self.agent.lines), sep="\n")  # shown where the test fails
 
     async def online(self) -> None:
         await self.screen.until(lambda view: view.online, "online", 20.0)

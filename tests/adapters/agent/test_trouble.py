@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import json
 import os
 import shutil
 import subprocess
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edge_agent.core import wire
-from tests.adapters.agent.rig import KIOSK, Broker, Kiosk
+from tests.adapters.agent.rig import KIOSK, Kiosk
+from tests.adapters.identities import new_authority, new_identity
 from tests.e2e.program import until
 
 
@@ -29,11 +24,11 @@ def notices(view) -> set[str]:
 async def test_garbage_from_the_hub_is_counted_and_changes_nothing(hub, kiosk):
     await kiosk.online()
     for payload in (b"", b"\xff" * 40, b"\x97\x01", wire.encode(wire.Message(wire.Receipt((b"x" * 8,))))[:-3]):
-        await hub.send_raw("c", payload)
+        await hub.send_signed("c", payload)
     newer = bytearray(wire.encode(wire.Message(wire.Presence("here"))))
     newer[1] = 9  # the version
     for _ in range(3):
-        await hub.send_raw("s", bytes(newer))
+        await hub.send_signed("s", bytes(newer))
     await hub.send_raw("f", bytes(200_000))
     await hub.send(wire.Presence("busy", 3))
     view = await kiosk.screen.until(lambda view: view.presence.state == "busy", "presence")
@@ -50,17 +45,25 @@ async def test_a_message_of_10_mb_does_not_reach_it(hub, kiosk):
     assert not any("malformed" in line.text for line in kiosk.agent.lines)
 
 
-async def test_a_wrong_clock_is_noticed(hub, kiosk):
+async def test_a_hub_whose_clock_is_wrong_is_noticed(hub, kiosk):
     await kiosk.online()
-    await hub.send_raw("s", wire.encode(wire.Message(wire.Presence("here"), sent_at_ms=1_000_000_000_000)))
+    await hub.until(wire.Status, lambda body: body.clock_trusted)
+    await hub.stop()
+    await kiosk.screen.until(lambda view: not view.online, "offline")
+    hub.ahead_ms = -30 * 365 * 86_400_000
+    mark = len(hub.got)
+    await hub.start()
     await kiosk.screen.until(lambda view: "clock_wrong" in notices(view), "the clock is wrong")
-    assert not (await hub.until(wire.Status, lambda body: "clock_wrong" in body.warnings)).clock_trusted
-    await hub.send(wire.Presence("here"))
-    assert (await hub.until(wire.Status, lambda body: body.clock_trusted)).warnings == ()
+    assert "clock_wrong" in (await hub.until(wire.Status, lambda body: bool(body.warnings), since=mark)).warnings
+    await hub.stop()
+    await kiosk.screen.until(lambda view: not view.online, "offline")
+    hub.ahead_ms = 0
+    await hub.start()
+    await kiosk.screen.until(lambda view: view.online and "clock_wrong" not in notices(view), "set right")
 
 
 async def test_missing_devices_are_said_and_the_rest_works(broker, hub, tmp_path):
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port, devices={"board": "none"})
+    kiosk = Kiosk(tmp_path / "kiosk", broker, devices={"board": "none"})
     kiosk.agent.env["TELECONSULT_TEST_MISSING"] = "camera microphone"
     mark = len(kiosk.agent.lines)
     await kiosk.agent.start()
@@ -110,7 +113,7 @@ async def test_one_agent_a_state_folder(kiosk):
 
 
 async def test_a_port_in_use_is_said(kiosk, broker, tmp_path):
-    other = Kiosk(tmp_path / "other", broker.port, screen={"port": kiosk.port})
+    other = Kiosk(tmp_path / "other", broker, screen={"port": kiosk.port})
     done = await run(other.agent.argv, other.agent.env)
     assert done.returncode == 1
     assert f"port {kiosk.port}" in done.stderr
@@ -118,7 +121,7 @@ async def test_a_port_in_use_is_said(kiosk, broker, tmp_path):
 
 
 async def test_any_free_port_is_told_in_a_file(broker, tmp_path):
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port, screen={"port": 0})
+    kiosk = Kiosk(tmp_path / "kiosk", broker, screen={"port": 0})
     await kiosk.agent.start()
     try:
         ready = await kiosk.agent.until_line(r"agent ready screen=http://127\.0\.0\.1:(\d+)/")
@@ -137,101 +140,71 @@ async def test_an_orderly_end_says_goodbye_and_leaves_nothing(hub, kiosk):
     assert not list((kiosk.state_dir / "run").glob("media*/*"))
 
 
-async def test_a_broker_that_refuses(tmp_path):
-    passwords = tmp_path / "passwords"
-    assert (await run(["mosquitto_passwd", "-b", "-c", passwords, KIOSK, "right"])).returncode == 0
-    passwords.chmod(0o644)
-    broker = Broker(tmp_path / "broker", "allow_anonymous false", f"password_file {passwords}")
-    await broker.start()
-    (tmp_path / "wrong").write_text("wrong\n")
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port, broker={"password_file": str(tmp_path / "wrong")})
+async def test_a_broker_that_refuses(broker, tmp_path):
+    """It knows nothing of the CA that this kiosk's certificate is of."""
+    kiosk = Kiosk(tmp_path / "kiosk", None)
+    foreign = new_authority(tmp_path / "foreign")
+    new_identity(kiosk.state_dir / "identity", foreign, KIOSK, broker.tls_port, trusts=broker.authority)
     await kiosk.start()
     try:
         await kiosk.screen.until(lambda view: "broker_refused" in notices(view), "refused")
         await kiosk.board.until_light("fault")
-        assert sum("broker trouble=broker_refused" in line.text for line in kiosk.agent.lines) == 1
+        told = [line.text for line in kiosk.agent.lines if "broker trouble=broker_refused" in line.text]
+        assert len(told) == 1
+        assert "does not know the CA of this kiosk's certificate" in told[0]
         await kiosk.board.press()  # it is of use all the same
         await kiosk.screen.until(lambda view: view.screen == "draft", "the guided message")
     finally:
         await kiosk.stop()
-        await broker.stop()
 
 
-def authority(folder, name: str):
-    """A CA and a certificate of it for 127.0.0.1."""
-    now = datetime.datetime.now(datetime.UTC)
-
-    def sign(subject: str, key, issuer: str, issuer_key, ca: bool) -> x509.Certificate:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca, None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False)
-            .sign(issuer_key, hashes.SHA256())
-        )
-
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca, certificate = sign(name, ca_key, name, ca_key, True), sign("broker", key, name, ca_key, False)
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(ca.public_bytes(pem))
-    (folder / f"{name}-server.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / f"{name}-server.key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    for path in folder.glob(f"{name}*"):
-        path.chmod(0o644)
-    return folder / f"{name}.pem"
+async def test_an_expired_certificate_is_called_so(broker, tmp_path):
+    kiosk = Kiosk(tmp_path / "kiosk", None)
+    new_identity(kiosk.state_dir / "identity", broker.authority, KIOSK, broker.tls_port, days=-1)
+    await kiosk.start()
+    try:
+        await kiosk.screen.until(lambda view: "broker_refused" in notices(view), "refused")
+        assert any("this kiosk's certificate has run out" in line.text for line in kiosk.agent.lines)
+        await kiosk.agent.until_line("certificate not renewed reason=the hub at 127.0.0.1:1 cannot be asked")
+    finally:
+        await kiosk.stop()
 
 
-async def test_a_wrong_certificate(tmp_path):
-    right, other = authority(tmp_path, "right"), authority(tmp_path, "other")
-    broker = Broker(
-        tmp_path / "broker", "allow_anonymous true", f"certfile {tmp_path / 'right-server.pem'}",
-        f"keyfile {tmp_path / 'right-server.key'}",
-    )  # fmt: skip
-    await broker.start()
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port, broker={"ca_file": str(other)})
-    trusting = Kiosk(tmp_path / "trusting", broker.port, broker={"ca_file": str(right)})
+async def test_a_broker_of_another_hub(broker, tmp_path):
+    kiosk = Kiosk(tmp_path / "kiosk", None)
+    new_identity(kiosk.state_dir / "identity", new_authority(tmp_path / "own"), KIOSK, broker.tls_port)
     await kiosk.start()
     try:
         await kiosk.screen.until(lambda view: "certificate_wrong" in notices(view), "not trusted")
-        assert sum("broker trouble=certificate_wrong" in line.text for line in kiosk.agent.lines) == 1
-        await trusting.start()
-        await trusting.agent.until_line("broker connected")
+        told = [line.text for line in kiosk.agent.lines if "broker trouble=certificate_wrong" in line.text]
+        assert len(told) == 1
+        assert "is not this kiosk's hub" in told[0]
+        assert "Check broker.host and this kiosk's clock" in told[0]
     finally:
         await kiosk.stop()
-        await trusting.stop()
-        await broker.stop()
 
 
-async def test_without_joining_only_this_machine_is_spoken_to(tmp_path):
-    kiosk = Kiosk(tmp_path / "kiosk", 1883, kiosk={"id": ""}, broker={"host": "192.0.2.1"})
+async def test_a_kiosk_that_has_not_joined(tmp_path):
+    kiosk = Kiosk(tmp_path / "kiosk", None)
     await kiosk.start()
     try:
         view = await kiosk.screen.until(lambda view: "not_joined" in notices(view), "not joined")
         assert not view.online
-        assert any("teleconsult join" in line.text for line in kiosk.agent.lines)
+        assert any("teleconsult join CODE" in line.text for line in kiosk.agent.lines)
     finally:
         await kiosk.stop()
 
 
 async def test_two_kiosks_of_one_name(hub, kiosk, broker, tmp_path):
     await kiosk.online()
-    twin = Kiosk(tmp_path / "twin", broker.port)
+    twin = Kiosk(tmp_path / "twin", broker)
     await twin.start()
     try:
         await until(
             lambda: "identity_in_use" in notices(kiosk.screen.view) or "identity_in_use" in notices(twin.screen.view),
             60, "one of them says so",
         )  # fmt: skip
-        connects = sum("broker connected" in line.text for line in kiosk.agent.lines + twin.agent.lines)
+        connects = sum("broker connected host" in line.text for line in kiosk.agent.lines + twin.agent.lines)
         assert connects < 12  # no fight at full speed
     finally:
         await twin.stop()
@@ -261,7 +234,7 @@ async def test_a_full_disk(broker, hub, tmp_path):
     mounted = await run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk])
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    kiosk = Kiosk(tmp_path / "kiosk", broker.port, kiosk={"state_dir": str(disk / "state")})
+    kiosk = Kiosk(tmp_path / "kiosk", broker, kiosk={"state_dir": str(disk / "state")})
     kiosk.state_dir = disk / "state"
     try:
         await kiosk.start()

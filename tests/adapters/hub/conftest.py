@@ -26,7 +26,7 @@ def settings_of_hub() -> str:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with a CA, two kiosks and two doctors, made once: it takes a while."""
+    """A folder with the data of a CA, two kiosks and two doctors, made once: it takes a while."""
     folder = tmp_path_factory.mktemp("template")
     hub = Hub(folder)
     for doctor in DOCTORS:
@@ -34,13 +34,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Broker(hub.settings)
     for kiosk in KIOSKS:
         hub.add_kiosk(kiosk)
-    return hub.settings.data_dir
+    return folder
 
 
 @pytest.fixture
 def stopped_hub(tmp_path: Path, template: Path, settings_of_hub: str) -> Iterator[Hub]:
     """With two kiosks and two doctors; broker not started, nor the hub."""
-    shutil.copytree(template, tmp_path / "data")
+    for made in ("data", *KIOSKS):
+        shutil.copytree(template / made, tmp_path / made)
     hub = Hub(tmp_path, settings_of_hub)
     hub.broker = Broker(hub.settings)
     yield hub

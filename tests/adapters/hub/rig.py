@@ -17,13 +17,20 @@ from typing import Any, TypeVar
 
 import aiomqtt
 import httpx
+import msgspec
 import websockets
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from websockets.asyncio.client import ClientConnection, connect
 
-from edge_agent.core import wire
-from hub import accounts, app, broker, console
+from edge_agent.core import trust, wire
+from edge_agent.core.joining import IdentityReply, JoinRequest, parse_code
+from edge_agent.identity import Identity, NewIdentity
+from edge_agent.tls import BrokerTls
+from hub import accounts, app, console, enrol
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
+from hub.roles import Role
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse battery"
@@ -52,13 +59,13 @@ class Broker:
 
     def __init__(self, settings: HubSettings) -> None:
         self.settings = settings
-        self.config = app.prepare_broker(settings)
+        self.start_script = app.prepare_broker(settings)
         self.log = settings.data_dir / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(["mosquitto", "-c", self.config], stderr=log)
+            self._process = subprocess.Popen([self.start_script], stderr=log)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -68,6 +75,10 @@ class Broker:
                 assert self._process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.02)
+
+    def send_signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
@@ -84,7 +95,8 @@ class Hub:
         self.config = folder / f"hub-{process}.toml"
         self.port = free_port()
         text = like.config.read_text() if like else (
-            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = 0\n[broker]\nport = {free_port()}\n{extra}'
+            f'[store]\ndata_dir = "{folder / "data"}"\n[listen]\nport = 0\n'
+            f'[broker]\nport = {free_port()}\nlisten_port = {free_port()}\n[authority]\nplain_key = true\n{extra}'
         )  # fmt: skip
         self.config.write_text(text)
         self.set("listen", f"port = {self.port}")
@@ -106,8 +118,8 @@ class Hub:
 
     broker: Broker
 
-    def kiosk(self, kiosk: str) -> TestKiosk:
-        return TestKiosk(self.settings.broker.port, kiosk, f"{kiosk}-password")
+    def kiosk(self, kiosk: str, session_s: int = 0) -> TestKiosk:
+        return TestKiosk(self.settings.broker.listen_port, self.identity(kiosk), session_s)
 
     def doctor(self, name: str) -> TestDoctor:
         return TestDoctor(self.url, name)
@@ -122,13 +134,24 @@ class Hub:
         finally:
             database.close()
 
-    def add_doctor(self, name: str) -> None:
-        self.do(accounts.add_account, name, PASSWORD, app.now_ms())
+    def add_doctor(self, name: str, role: Role = Role.DOCTOR) -> None:
+        hashed = accounts.hash_password(PASSWORD, name)
+        self.do(lambda session: accounts.add_account(session, name, hashed, app.now_ms(), role, by="test") and None)
 
-    def add_kiosk(self, kiosk: str) -> str:
-        broker.set_password(self.settings.broker_dir, kiosk, f"{kiosk}-password")
-        broker.reload(self.settings.broker_dir)
-        return f"{kiosk}-password"
+    def add_kiosk(self, kiosk: str) -> Identity:
+        """Invited and joined, without a web server between."""
+        new, database = NewIdentity(self.settings.data_dir.parent / kiosk), self.database()
+        try:
+            enrolment = enrol.Enrolment(self.settings, database, app.open_authority(self.settings), app.now_ms)
+            code = parse_code(enrolment.invite(f"Clinic {kiosk}", by="command:0"))
+            reply = asyncio.run(enrolment.join(JoinRequest(code.token.hex(), new.request, kiosk)))
+        finally:
+            database.close()
+        assert isinstance(reply, IdentityReply)
+        return new.take(self.url, reply)
+
+    def identity(self, kiosk: str) -> Identity:
+        return Identity.load(self.settings.data_dir.parent / kiosk)
 
     def start(self) -> None:
         with self.log.open("a") as log:
@@ -154,19 +177,27 @@ class Hub:
 
 
 class TestKiosk:
-    """Speaks wire.py, and nothing by itself: a test says every word."""
+    """Speaks wire.py, signed and sealed, and nothing by itself: a test says every word."""
 
     __test__ = False
 
-    def __init__(self, port: int, kiosk: str, password: str) -> None:
-        self.id = kiosk
+    def __init__(self, port: int, identity: Identity, session_s: int = 0) -> None:
+        """The broker keeps what comes for it for `session_s` after it has gone."""
+        self.id = kiosk = identity.kiosk
+        self.own = trust.OwnKeys(identity.signing_key, identity.seal_key)
+        self.hub = trust.FarKeys(identity.hub_signing_key, identity.hub_seal_key)
         self.boot = os.urandom(8)
+        self.file_keys: dict[bytes, bytes] = {}  # by digest
+        self.counter = trust.Counter()
+        self.counter.kept(2**62)
         self.got: list[wire.Message] = []
         self._changed = asyncio.Condition()
-        will = wire.encode(wire.Message(wire.Status(online=False)))
+        will = self.wrap("s", wire.encode(wire.Message(wire.Status(online=False))))
+        connect = Properties(PacketTypes.CONNECT)
+        connect.SessionExpiryInterval = session_s
         self._client = aiomqtt.Client(
-            "127.0.0.1", port, username=kiosk, password=password, identifier=kiosk,
-            protocol=aiomqtt.ProtocolVersion.V5,
+            "127.0.0.1", port, identifier=kiosk, tls_context=BrokerTls.of(identity),
+            protocol=aiomqtt.ProtocolVersion.V5, clean_start=not session_s, properties=connect,
             will=aiomqtt.Will(wire.up_topic(kiosk, "s"), will, 1, True),
         )  # fmt: skip
         self._reader: asyncio.Task[None] | None = None
@@ -187,7 +218,7 @@ class TestKiosk:
     async def _read(self) -> None:
         async for message in self._client.messages:
             async with self._changed:
-                self.got.append(wire.decode(message.payload))
+                self.got.append(self.unwrap(str(message.topic), message.payload))
                 self._changed.notify_all()
 
     async def online(self, **fields: Any) -> None:
@@ -196,13 +227,47 @@ class TestKiosk:
         status = wire.Status(online=True, boot=self.boot, clock_trusted=True, **fields)
         await self.publish("s", wire.encode(wire.Message(status, sent_at_ms=now_ms())), retain=True)
 
-    async def publish(self, channel: str, payload: bytes, retain: bool = False) -> None:
+    def unwrap(self, topic: str, payload: bytes) -> wire.Message:
+        if payload[0] == trust.CHUNK:
+            keys = {trust.name_of_key(key): key for key in self.file_keys.values()}
+            return wire.decode(trust.unwrap_chunk(payload, topic, keys[trust.named_key(payload)]))
+        said = trust.unwrap(payload, topic, self.hub.signing, self.own.sealing, wall_ms=now_ms(), allow_open=True)
+        message = wire.decode(said.message)
+        if isinstance(message.body, wire.Manifest):
+            self.file_keys[message.body.digest] = message.body.key
+        return message
+
+    def wrap(self, channel: str, encoded: bytes, counter: int | None = None, expires_at_ms: int = 0) -> bytes:
+        """Of what may be no message of ours. A file has one key, whatever its manifests say."""
+        topic = f"tc1/{self.id}/u/{channel}"
+        try:
+            message = wire.decode(encoded)
+        except wire.WireError:
+            body: wire.Body | None = None
+        else:
+            body = message.body
+        if isinstance(body, wire.Chunk):
+            key = self.file_keys.setdefault(body.digest, wire.new_file_key())
+            return trust.wrap_chunk(encoded, topic, key)
+        if isinstance(body, wire.Manifest):
+            key = self.file_keys.setdefault(body.digest, body.key)
+            encoded = wire.encode(msgspec.structs.replace(message, body=msgspec.structs.replace(body, key=key)))
+        reader = None if isinstance(body, wire.Status) else self.hub.sealing
+        counter = self.counter.next(now_ms()) if counter is None else counter
+        return trust.wrap(encoded, topic, self.own.signing, reader, counter=counter, expires_at_ms=expires_at_ms)
+
+    async def publish(self, channel: str, encoded: bytes, retain: bool = False) -> None:
+        """Signed and sealed."""
+        await self.publish_raw(channel, self.wrap(channel, encoded), retain)
+
+    async def publish_raw(self, channel: str, payload: bytes, retain: bool = False) -> None:
         await self._client.publish(f"tc1/{self.id}/u/{channel}", payload, qos=1, retain=retain)
 
     async def say(
         self, body: wire.Body, consult: bytes = b"", seq: int = 0, message_id: bytes | None = None
     ) -> wire.Message:
-        message = wire.Message(body, consult, message_id or wire.new_message_id(), seq, now_ms())
+        stamp = wire.Stamp(b"boot", int(time.monotonic() * 1000), clock_trusted=True) if body.DURABLE else None
+        message = wire.Message(body, consult, message_id or wire.new_message_id(), seq, now_ms(), stamp)
         await self.publish(body.CHANNEL, wire.encode(message))
         return message
 
@@ -247,15 +312,19 @@ class TestDoctor:
         self.http = httpx.AsyncClient(base_url=url, headers={"Origin": url}, trust_env=False, timeout=15)
         self.got: list[Any] = []
         self.closed = asyncio.Event()
+        self.close_code = 0
         self._changed = asyncio.Condition()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> TestDoctor:
-        answer = await self.http.post("/api/login", json={"name": self.name, "password": PASSWORD})
-        assert answer.status_code == 204, answer.text
+        await self.sign_in()
         await self.connect()
         return self
+
+    async def sign_in(self, password: str = PASSWORD) -> None:
+        answer = await self.http.post("/api/login", json={"name": self.name, "password": password})
+        assert answer.status_code == 204, answer.text
 
     async def __aexit__(self, *error: object) -> None:
         await self.disconnect()
@@ -288,6 +357,7 @@ class TestDoctor:
                     self._changed.notify_all()
         except websockets.ConnectionClosed:
             pass
+        self.close_code = socket.close_code or 0
         self.closed.set()
 
     async def send(self, message: Any) -> None:

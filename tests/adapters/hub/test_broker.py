@@ -12,15 +12,27 @@ import aiomqtt
 import pytest
 
 from edge_agent.core import wire
+from edge_agent.tls import BrokerTls
 from hub import app, broker
-from hub.config import BrokerSection, HubSettings, ListenSection, StoreSection
+from hub.config import AuthoritySection, BrokerSection, HubSettings, ListenSection, StoreSection
 from tests.adapters.hub.rig import Broker, Hub, free_port
+from tests.adapters.identities import new_authority, new_identity
 
 V5 = aiomqtt.ProtocolVersion.V5
 
 
-def client(hub: Hub, name: str | None, password: str | None = None) -> aiomqtt.Client:
-    return aiomqtt.Client("127.0.0.1", hub.settings.broker.port, username=name, password=password, protocol=V5)
+def hubs_client(hub: Hub, name: str | None = "_hub", password: str | None = None) -> aiomqtt.Client:
+    given = hub.settings.broker_password_path.read_text().strip() if password is None else password
+    return aiomqtt.Client(
+        "127.0.0.1", hub.settings.broker.port, username=name, password=given if name else None, protocol=V5
+    )
+
+
+def kiosks_client(hub: Hub, kiosk: str, identifier: str | None = None) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        "127.0.0.1", hub.settings.broker.listen_port, identifier=identifier, protocol=V5,
+        tls_context=BrokerTls.of(hub.identity(kiosk)),
+    )  # fmt: skip
 
 
 async def everything_until(client: aiomqtt.Client, last: str) -> list[str]:
@@ -41,11 +53,10 @@ def bare(stopped_hub: Hub) -> Hub:
 
 
 async def test_a_kiosk_is_held_to_its_own_topics(bare: Hub):
-    password = bare.settings.broker_password_path.read_text().strip()
     async with (
-        client(bare, "_hub", password) as hub,
-        client(bare, "hill-1", "hill-1-password") as hill,
-        client(bare, "river-2", "river-2-password") as river,
+        hubs_client(bare) as hub,
+        kiosks_client(bare, "hill-1") as hill,
+        kiosks_client(bare, "river-2") as river,
     ):
         await hub.subscribe([("tc1/#", 1), ("tc1h/#", 1)])
         for topic in (
@@ -63,29 +74,58 @@ async def test_a_kiosk_is_held_to_its_own_topics(bare: Hub):
         await hub.publish("tc1/hill-1/d/e", b"mine", qos=1)
         heard = await everything_until(hill, "tc1/hill-1/d/e")
         assert set(heard) == {"tc1/_/d/h/1", "tc1/hill-1/d/e"}
+    refused = [line for line in bare.broker.log.read_text().splitlines() if "Denied PUBLISH from hill-1" in line]
+    assert any("tc1/river-2/u/e" in line for line in refused), "the broker's log does not tell of it"
 
 
-@pytest.mark.parametrize(("name", "password"), [(None, None), ("hill-1", "wrong"), ("nobody", "x"), ("_hub", "")])
-async def test_nobody_else_gets_in(bare: Hub, name: str | None, password: str | None):
+async def test_a_kiosk_cannot_take_over_another_ones_session(bare: Hub):
+    async with kiosks_client(bare, "hill-1", "hill-1") as hill, hubs_client(bare) as hub:
+        async with kiosks_client(bare, "river-2", "hill-1") as river:
+            await river.publish("tc1/river-2/u/e", b"x", qos=1)
+        await hub.subscribe("tc1/#", qos=1)
+        await hill.publish("tc1/hill-1/u/e", b"still here", qos=1)
+        assert await everything_until(hub, "tc1/hill-1/u/e") == ["tc1/hill-1/u/e"]
+
+
+@pytest.mark.parametrize(("name", "password"), [(None, ""), ("hill-1", "wrong"), ("nobody", "x"), ("_hub", "")])
+async def test_nobody_else_gets_in_at_the_hubs_door(bare: Hub, name: str | None, password: str):
     with pytest.raises(aiomqtt.MqttError, match="Not authorized"):
-        async with client(bare, name, password):
+        async with hubs_client(bare, name, password):
             pass
 
 
-async def test_a_kiosk_that_joins_needs_no_restart(bare: Hub):
-    async with client(bare, "hill-1", "hill-1-password") as before:
-        broker.set_password(bare.settings.broker_dir, "new-3", "fresh")
-        broker.reload(bare.settings.broker_dir)
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    async with client(bare, "new-3", "fresh"):
-                        break
-                except aiomqtt.MqttError:
-                    continue
-        await before.publish("tc1/hill-1/u/e", b"still here", qos=1)
-        broker.remove_user(bare.settings.broker_dir, "new-3")
-        assert "new-3" not in (bare.settings.broker_dir / "passwords").read_text()
+def no_certificate(bare: Hub) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=app.open_authority(bare.settings).pem)
+
+
+def of_another_hub(bare: Hub) -> ssl.SSLContext:
+    folder = bare.settings.data_dir.parent / "another"
+    own = app.open_authority(bare.settings)
+    return BrokerTls.of(new_identity(folder / "kiosk", new_authority(folder / "ca"), "hill-1", trusts=own))
+
+
+def expired(bare: Hub) -> ssl.SSLContext:
+    own = app.open_authority(bare.settings)
+    return BrokerTls.of(new_identity(bare.settings.data_dir.parent / "expired", own, "hill-1", days=-1))
+
+
+def the_hubs_own(bare: Hub) -> ssl.SSLContext:
+    """A certificate that is made for something else."""
+    own = app.open_authority(bare.settings)
+    context = ssl.create_default_context(cadata=own.pem)
+    context.load_cert_chain(own.cert_path, own.key_path)
+    return context
+
+
+@pytest.mark.parametrize("presents", [no_certificate, of_another_hub, expired, the_hubs_own])
+async def test_nobody_else_gets_in_at_the_kiosks_door(bare: Hub, presents):
+    port = bare.settings.broker.listen_port
+    with pytest.raises((aiomqtt.MqttError, ssl.SSLError)):
+        async with aiomqtt.Client("127.0.0.1", port, protocol=V5, tls_context=presents(bare), timeout=5) as client:
+            await client.publish("tc1/hill-1/u/e", b"x", qos=1)
+    with pytest.raises(aiomqtt.MqttError):  # in the clear
+        async with aiomqtt.Client("127.0.0.1", port, username="hill-1", protocol=V5, timeout=3):
+            pass
 
 
 def test_our_password_hash_is_mosquittos(tmp_path):
@@ -98,40 +138,32 @@ def test_our_password_hash_is_mosquittos(tmp_path):
     assert broker.password_hash("secret words", base64.b64decode(salt)) == theirs
 
 
-def test_a_file_that_another_owner_reads_stays_his(tmp_path):
+def test_files_that_another_owner_reads_stay_his(stopped_hub: Hub):
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
-    (tmp_path / "passwords").write_text("a:b\n")
-    os.chown(tmp_path / "passwords", 4321, 4321)
-    broker.set_password(tmp_path, "kiosk", "x")
-    assert (tmp_path / "passwords").stat().st_uid == 4321
+    crl = stopped_hub.settings.broker_dir / "crl.pem"
+    os.chown(crl, 4321, 4321)
+    authority = app.open_authority(stopped_hub.settings)
+    assert authority.revoke([17])
+    assert broker.copy_certificates(stopped_hub.settings.broker_dir, authority)
+    assert crl.stat().st_uid == 4321
+    assert crl.read_text() == authority.crl_path.read_text()
 
 
-async def test_kiosks_beyond_this_machine_speak_tls(tmp_path):
+async def test_kiosks_beyond_this_machine_are_told_its_address(tmp_path):
     """127.0.0.2 stands for the LAN."""
     settings = HubSettings(
-        store=StoreSection(data_dir=str(tmp_path)),
+        store=StoreSection(data_dir=str(tmp_path / "hub")),
         listen=ListenSection(names=("127.0.0.2",)),
         broker=BrokerSection(port=free_port(), listen_host="127.0.0.2", listen_port=free_port()),
+        authority=AuthoritySection(plain_key=True),
     )
     server = Broker(settings)
-    broker.set_password(settings.broker_dir, "hill-1", "pw")
     server.start()
-    host, port, tls = settings.kiosk_broker
-    assert tls
-    trusting = ssl.create_default_context(cadata=app.open_authority(settings).pem)
+    host, port = settings.kiosk_broker
+    identity = new_identity(tmp_path / "kiosk", app.open_authority(settings), "hill-1")
     try:
-        async with aiomqtt.Client(
-            host, port, username="hill-1", password="pw", protocol=V5, tls_context=trusting
-        ) as kiosk:
+        async with aiomqtt.Client(host, port, protocol=V5, tls_context=BrokerTls.of(identity)) as kiosk:
             await kiosk.publish(wire.up_topic("hill-1", "e"), b"x", qos=1)
-        with pytest.raises((aiomqtt.MqttError, ssl.SSLError)):
-            async with aiomqtt.Client(
-                host, port, username="hill-1", password="pw", tls_context=ssl.create_default_context()
-            ):
-                pass
-        with pytest.raises(aiomqtt.MqttError):
-            async with aiomqtt.Client(host, port, username="hill-1", password="pw", protocol=V5, timeout=3):
-                pass
     finally:
         server.kill()

@@ -159,6 +159,8 @@ async def test_garbage_is_counted_and_the_hub_goes_on(hub: Hub):
         whole = wire.encode(wire.Message(NOTE, wire.new_consult_id()))
         newer = bytearray(whole)
         newer[1] = wire.VERSION + 1
+        await kiosk.publish_raw("e", b"")
+        await kiosk.publish_raw("e", whole)  # in the clear
         for payload in (b"", b"\xc1", whole[:-3], b"[" * 5000, bytes([0x96] * 60), wire.encode(wire.Message(NOTE))):
             await kiosk.publish("e", payload)
         await kiosk.publish("c", whole)  # on a channel that is not its own
@@ -172,6 +174,7 @@ async def test_garbage_is_counted_and_the_hub_goes_on(hub: Hub):
         refused = (await doctor.http.get("/health")).json()["refused"]
         assert refused["malformed"] >= 7
         assert refused["unknown"] == 3
+        assert refused["forged"] == 2
     log = hub.log.read_text()
     assert log.count("unknown message ignored") == 1
     assert NOTE.text not in log, "no patient data in the log"

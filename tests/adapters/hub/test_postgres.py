@@ -10,16 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from edge_agent.core import sdp, wire
-from hub import console
-from tests.adapters.hub.conftest import DOCTORS
+from hub import audit, console
+from tests.adapters.hub.conftest import DOCTORS, KIOSKS
 from tests.adapters.hub.rig import Broker, Hub, free_port
+from tests.adapters.hub.test_audit import test_a_day_at_the_hub
 from tests.adapters.hub.test_calls import (
     ANSWER,
     OFFER,
     test_a_call_from_press_to_hang_up,
     test_the_first_of_two_claims_wins,
+)
+from tests.adapters.hub.test_identities import (
+    test_an_open_connection_ends_with_its_certificate,
+    test_new_hardware_takes_over_by_approval_and_the_old_one_is_out,
+)
+from tests.adapters.hub.test_identity_races import (
+    test_a_hub_that_is_killed_while_it_answers_has_given_all_or_nothing,
+    test_a_renewal_does_not_outrun_a_revocation,
+    test_one_approval_lets_one_device_in,
+    test_one_code_lets_one_device_in_whichever_process_is_asked,
 )
 from tests.adapters.hub.test_intake import (
     test_a_case_arrives_and_its_files_are_equal,
@@ -31,9 +44,16 @@ from tests.adapters.hub.test_intake import (
 __all__ = [
     "test_a_call_from_press_to_hang_up",
     "test_a_case_arrives_and_its_files_are_equal",
+    "test_a_day_at_the_hub",
+    "test_a_hub_that_is_killed_while_it_answers_has_given_all_or_nothing",
     "test_a_kiosk_cannot_touch_anothers_consult",
+    "test_a_renewal_does_not_outrun_a_revocation",
+    "test_an_open_connection_ends_with_its_certificate",
     "test_every_message_twice_and_in_any_order",
     "test_garbage_is_counted_and_the_hub_goes_on",
+    "test_new_hardware_takes_over_by_approval_and_the_old_one_is_out",
+    "test_one_approval_lets_one_device_in",
+    "test_one_code_lets_one_device_in_whichever_process_is_asked",
     "test_the_first_of_two_claims_wins",
 ]
 
@@ -75,15 +95,24 @@ def database_url(postgres: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stopped_hub(tmp_path: Path, template: Path, database_url: str) -> Iterator[Hub]:
-    shutil.copytree(template, tmp_path / "data")
+    shutil.copytree(template / "data", tmp_path / "data")
     hub = Hub(tmp_path)
     hub.set("store", f'database_url = "{database_url}"')
     hub.broker = Broker(hub.settings)
+    for kiosk in KIOSKS:
+        hub.add_kiosk(kiosk)
     for doctor in DOCTORS:
         hub.add_doctor(doctor)
     yield hub
     hub.kill()
     hub.broker.kill()
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET at = 0", "DELETE FROM audit", "TRUNCATE audit"])
+def test_the_database_refuses_changes_of_the_audit_log(stopped_hub: Hub, statement: str):
+    with pytest.raises(DBAPIError, match="append-only"):
+        stopped_hub.do(lambda session: session.execute(text(statement)) and None)
+    assert stopped_hub.do(audit.verify).seq > 0
 
 
 async def test_two_processes_are_one_hub(hub: Hub, tmp_path: Path):
@@ -112,5 +141,6 @@ async def test_two_processes_are_one_hub(hub: Hub, tmp_path: Path):
                 await kiosk.phase(call, "ended")
             # each answered to something: the broker shares the uplink out
             assert not [frame for frame in (*anna.got, *ben.got) if frame["type"] == "refused"]
+        assert hub.do(audit.verify).seq > 20, "one chain, whoever was first"
     finally:
         second.kill()

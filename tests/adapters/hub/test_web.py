@@ -2,87 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import signal
 import ssl
 
-import aiomqtt
 import httpx
 import pytest
-import websockets
-from websockets.asyncio.client import connect
 
-from edge_agent.core import joining, wire
-from hub import accounts, app, console
-from hub.enrol import Enrolment
-from hub.records import Invitation, Kiosk
+from edge_agent.core import wire
+from hub import app, console
 from tests.adapters.hub.rig import PASSWORD, Hub, now_ms
 
 
 @pytest.fixture
 async def http(hub: Hub):
-    async with httpx.AsyncClient(base_url=hub.url, trust_env=False, timeout=15) as client:
+    async with httpx.AsyncClient(
+        base_url=hub.url, headers={"Origin": hub.url}, trust_env=False, timeout=15
+    ) as client:  # fmt: skip
         yield client
-
-
-async def test_nothing_without_signing_in(hub: Hub, http: httpx.AsyncClient):
-    for path in ("/api/me", f"/api/files/{'0' * 64}", "/api/cases?state=closed"):
-        answer = await http.get(path)
-        assert (answer.status_code, answer.json()) == (401, {"error": "Please sign in."})
-    assert (await http.post(f"/api/cases/{'0' * 32}/advice", data={"text": "x"})).status_code == 401
-    async with connect(f"ws://127.0.0.1:{hub.port}/console/ws", proxy=None) as socket:
-        with pytest.raises(websockets.ConnectionClosed) as closed:
-            await socket.recv()
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 4401
-
-
-async def test_sign_in_and_out(hub: Hub, http: httpx.AsyncClient):
-    answer = await http.post("/api/login", json={"name": "anna", "password": PASSWORD})
-    assert answer.status_code == 204
-    cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
-    assert (await http.get("/api/me")).json() == {"name": "anna", "role": "doctor"}
-    token = http.cookies["teleconsult-hub"]
-    assert (await http.post("/api/logout")).status_code == 204
-    http.cookies.set("teleconsult-hub", token)
-    assert (await http.get("/api/me")).status_code == 401, "the token is dead, not only forgotten"
-
-
-async def test_a_disabled_account_is_out_at_once(hub: Hub):
-    async with hub.doctor("anna") as doctor:
-        hub.do(accounts.set_disabled, "anna", True)
-        assert (await doctor.http.get("/api/me")).status_code == 401
-        await doctor.send(console.SetAvailable(available=False))
-        assert (await doctor.until("refused"))["code"] == "not_yours"
-        assert (await doctor.http.post("/api/login", json={"name": "anna", "password": PASSWORD})).status_code == 401
-
-
-async def test_guessing_passwords_is_slow(http: httpx.AsyncClient):
-    wrong = {"name": "anna", "password": "wrong password"}
-    for _ in range(5):
-        assert (await http.post("/api/login", json=wrong)).status_code == 401
-    answer = await http.post("/api/login", json={"name": "anna", "password": PASSWORD})
-    assert answer.status_code == 429
-    assert "five minutes" in answer.json()["error"]
-    assert (await http.post("/api/login", json={"name": "ben", "password": PASSWORD})).status_code == 204
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"name": 1}', b"\xff\xfe", b"[" * 10_000, b"x" * 20_000])
 async def test_bodies_that_are_none(http: httpx.AsyncClient, body: bytes):
-    answer = await http.post("/api/login", content=body)
+    answer = await http.post("/api/login", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 413)
     assert answer.json()["error"]
-
-
-async def test_other_origins_are_refused(hub: Hub, http: httpx.AsyncClient):
-    elsewhere = {"Origin": "http://example.org"}
-    for path in ("/api/login", "/api/logout", "/join"):
-        assert (await http.post(path, json={}, headers=elsewhere)).status_code == 403
-    with pytest.raises(websockets.InvalidStatus):
-        await connect(f"ws://127.0.0.1:{hub.port}/console/ws", origin="http://example.org", proxy=None)
 
 
 async def test_pages_load_nothing_from_elsewhere(http: httpx.AsyncClient):
@@ -91,6 +35,7 @@ async def test_pages_load_nothing_from_elsewhere(http: httpx.AsyncClient):
     assert "default-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
+    assert "require-trusted-types-for 'script'" in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
@@ -183,61 +128,6 @@ async def test_advice_for_no_case(hub: Hub):
         assert answer.status_code == 404
 
 
-# --- joining
-
-
-def invite(hub: Hub, site: str, valid: bool = True) -> joining.JoinCode:
-    database = hub.database()
-    try:
-        enrolment = Enrolment(hub.settings, database, app.open_authority(hub.settings), now_ms)
-        return joining.parse_code(enrolment.invite(site))
-    finally:
-        database.close()
-
-
-async def test_a_kiosk_joins_once(hub: Hub, http: httpx.AsyncClient):
-    code = invite(hub, "Clinic by the River")
-    answer = await http.post("/join", json={"token": code.token.hex()})
-    assert answer.status_code == 200, answer.text
-    joined = answer.json()
-    assert joined["kiosk"] == "clinic-by-the-river-1"
-    assert (await http.get("/ca.pem")).text == joined["ca"]
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with aiomqtt.Client(
-                    joined["host"], joined["port"], username=joined["username"], password=joined["password"]
-                ):
-                    break
-            except aiomqtt.MqttError:
-                continue
-    again = await http.post("/join", json={"token": code.token.hex()})
-    assert again.status_code == 403
-    assert "used already" in again.json()["error"]
-    assert hub.do(lambda session: session.get_one(Kiosk, "clinic-by-the-river-1").site) == "Clinic by the River"
-
-
-async def test_codes_that_are_not_taken(hub: Hub, http: httpx.AsyncClient):
-    code = invite(hub, "Clinic")
-
-    def expire(session):
-        for invitation in session.query(Invitation):
-            invitation.expires_at = now_ms() - 1
-
-    before = (hub.settings.broker_dir / "passwords").read_text()
-    hub.do(expire)
-    for token, word in ((code.token.hex(), "too old"), ("0" * 20, "not know"), ("!", "code"), ("", "code")):
-        answer = await http.post("/join", json={"token": token})
-        assert answer.status_code == 403
-        assert word in answer.json()["error"]
-    valid = invite(hub, "Clinic")
-    for name in ("hill-1-", "_hub", "a/b", "#"):
-        answer = await http.post("/join", json={"token": valid.token.hex(), "kiosk": name})
-        assert answer.status_code == 403
-    assert (hub.settings.broker_dir / "passwords").read_text() == before
-    assert (await http.post("/join", json={"token": valid.token.hex(), "kiosk": "my-own-name"})).status_code == 200
-
-
 # --- starting and stopping
 
 
@@ -252,7 +142,13 @@ async def test_beyond_loopback_it_serves_https(stopped_hub: Hub):
         account = {"name": "anna", "password": PASSWORD}
         answer = await http.post(f"{url}/api/login", json=account, headers={"Origin": url})
         assert answer.status_code == 204
-        assert "Secure" in answer.headers["set-cookie"]
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert cookie.startswith("__Host-teleconsult-")
+            assert "; Path=/" in cookie
+            assert "; Secure" in cookie
+            assert "Domain" not in cookie
+        plain = {"Origin": url.replace("https", "http")}
+        assert (await http.post(f"{url}/api/logout", headers=plain)).status_code == 403
     async with httpx.AsyncClient(trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(f"{url}/health")

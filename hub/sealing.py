@@ -1,0 +1,199 @@
+"""The hub's end of `edge_agent.core.trust`: what a kiosk says is opened and judged here, what it is told is signed and
+sealed here, both in the transaction that it belongs to.
+
+A message is believed where the key that its topic's kiosk has now signed it: a kiosk that was revoked, or replaced by
+other hardware, or whose certificate has run out, says nothing any more and is told nothing. The counters of what says
+how things stand are in the database, so that neither a restart nor another process takes one again. The hub's own go
+up from its clock and from what is kept there ahead of use; each process has its own.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from hashlib import sha256
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edge_agent.core import trust, wire
+from hub.outgoing import Outgoing
+from hub.records import CaseFile, Certificate, Consult, Heard, HubProcess, Kiosk
+
+RECEIPTS_A_MESSAGE = 100
+BUILT_MS = 1_790_000_000_000  # September 2026: a clock that says less is not set, and judges nobody
+_GONE = -1  # for `Heard.kind`: the kiosk's last words, see `_check_status`
+_FILES = "files by their keys"
+_KEYS = "kiosk keys"  # both in `Session.info`, for one transaction
+
+
+class KnownStatus(trust.Replayed):
+    """Retained, and read again; no fault of anybody's."""
+
+
+class Sealing:
+    """`open`, `seal` and `keep_counter` run in the database's thread, all else on the event loop."""
+
+    def __init__(self, own: trust.OwnKeys, process: str) -> None:
+        self._own, self._process = own, process
+        self._counter, self._status_counter = trust.Counter(), trust.Counter()
+
+    # --- from kiosks
+
+    def open(self, session: Session, topic: str, payload: bytes, now_ms: int) -> tuple[str, wire.Message]:
+        """`(kiosk, what it said)`. Raises TrustError or WireError."""
+        kiosk, channel = wire.parse_up_topic(topic)
+        if len(payload) > wire.MAX_MESSAGE_BYTES:
+            raise wire.MalformedMessage(f"{len(payload)} bytes, at most {wire.MAX_MESSAGE_BYTES} are taken")
+        keys = _keys_of(session, kiosk, now_ms)
+        if keys is None:
+            raise trust.Forged("no kiosk that has joined, or one whose certificate was revoked or has run out")
+        if channel == "f":
+            return kiosk, _open_chunk(session, kiosk, topic, payload)
+        said = trust.unwrap(
+            payload, topic, keys.signing, self._own.sealing, wall_ms=now_ms if now_ms > BUILT_MS else None,
+            allow_open=channel == "s",
+        )  # fmt: skip
+        message = wire.decode(said.message)
+        body = message.body
+        if channel != body.CHANNEL or isinstance(body, wire.Chunk):
+            raise wire.MalformedMessage(f"kind {body.KIND} on channel {channel}")
+        if isinstance(body, wire.Status):
+            _check_status(session, kiosk, body.online, said.counter)
+        elif payload[0] == trust.OPEN:
+            raise trust.Forged("open, where only a status may be")
+        elif not body.DURABLE:
+            _check_counter(session, kiosk, body.KIND, said.counter)
+        return kiosk, message
+
+    # --- to kiosks
+
+    def seal(self, session: Session, out: Outgoing, now_ms: int) -> None:
+        """All of `out` that is for kiosks, ready to be published. At the transaction's end."""
+        for kiosk, ids in out.receipts.items():
+            for start in range(0, len(ids), RECEIPTS_A_MESSAGE):
+                receipt = wire.Receipt(tuple(ids[start : start + RECEIPTS_A_MESSAGE]))
+                out.messages.append((kiosk, wire.Message(receipt, sent_at_ms=now_ms)))
+        out.receipts.clear()
+        for kiosk, message in out.messages:
+            keys = _keys_of(session, kiosk, now_ms)
+            if keys is not None:
+                topic = wire.down_topic(kiosk, message.body.CHANNEL)
+                out.sealed.append((topic, self._seal(session, keys, topic, message, now_ms)))
+        out.messages.clear()
+
+    def _seal(
+        self, session: Session, keys: trust.FarKeys, topic: str, message: wire.Message, now_ms: int
+    ) -> bytes:  # fmt: skip
+        body, encoded = message.body, wire.encode(message)
+        if isinstance(body, wire.Chunk):
+            file = session.get_one(CaseFile, (message.consult.hex(), body.digest.hex()))
+            return trust.wrap_chunk(encoded, topic, file.key)
+        lasts = body.DURABLE or isinstance(body, wire.TimeTold)
+        return trust.wrap(
+            encoded, topic, self._own.signing, keys.sealing, counter=self._counter.next(now_ms),
+            expires_at_ms=0 if lasts else now_ms + trust.SIGNALLING_LIFE_MS, sender=self._process,
+        )  # fmt: skip
+
+    def status(self, status: wire.HubStatus) -> bytes:
+        """Signed and open: kiosks that have just joined, or know no time, must read it."""
+        now_ms = int(time.time() * 1000)
+        message = wire.Message(status, sent_at_ms=now_ms)
+        topic, counter = wire.hub_topic(self._process), self._status_counter.next(now_ms)
+        return trust.wrap(wire.encode(message), topic, self._own.signing, None, counter=counter)
+
+    # --- the hub's own counter
+
+    def keep_counter(self, session: Session, now_ms: int) -> int:
+        """At the start and from time to time; `counter_kept` with the answer once it is committed."""
+        row = session.get(HubProcess, self._process)
+        if row is None:
+            row = HubProcess(process=self._process, counter=0)
+            session.add(row)
+        counters = (self._counter, self._status_counter)
+        row.counter = max(row.counter, *(counter.floor_to_keep(now_ms) for counter in counters))
+        return row.counter
+
+    def start(self, session: Session, now_ms: int) -> int:
+        row = session.get(HubProcess, self._process)
+        floor = row.counter if row is not None else 0
+        self._counter, self._status_counter = trust.Counter(floor), trust.Counter(floor)
+        return self.keep_counter(session, now_ms)
+
+    def counter_kept(self, floor: int) -> None:
+        self._counter.kept(floor)
+        self._status_counter.kept(floor)
+
+
+def _keys_of(session: Session, kiosk: str, now_ms: int) -> trust.FarKeys | None:
+    """Its keys of today, None where no certificate vouches for them; looked up once a transaction."""
+    known: dict[str, trust.FarKeys | None] = session.info.setdefault(_KEYS, {})
+    if kiosk not in known:
+        row = session.get(Kiosk, kiosk)
+        certified = row is not None and session.scalar(
+            select(Certificate.serial)
+            .where(
+                Certificate.kiosk_id == kiosk,
+                Certificate.key_hash == sha256(row.sign_key).hexdigest(),
+                Certificate.revoked_at == 0,
+                Certificate.expires_at > (now_ms if now_ms > BUILT_MS else 0),
+            )
+            .limit(1)
+        )
+        known[kiosk] = _far_keys(row.sign_key, row.seal_key) if row is not None and certified else None
+    return known[kiosk]
+
+
+@lru_cache(maxsize=10_000)
+def _far_keys(sign_key: bytes, seal_key: bytes) -> trust.FarKeys:
+    signing = serialization.load_der_public_key(sign_key)
+    assert isinstance(signing, ec.EllipticCurvePublicKey)  # noqa: S101 -- enrolment has seen to it
+    return trust.FarKeys(signing, X25519PublicKey.from_public_bytes(seal_key))
+
+
+def _open_chunk(session: Session, kiosk: str, topic: str, payload: bytes) -> wire.Message:
+    name = trust.named_key(payload).hex()
+    known: dict[tuple[str, str], CaseFile] = session.info.setdefault(_FILES, {})
+    file = known.get((kiosk, name)) or session.scalar(
+        select(CaseFile)
+        .join(Consult, Consult.id == CaseFile.consult_id)
+        .where(CaseFile.key_name == name, Consult.kiosk_id == kiosk)
+    )
+    if file is None:
+        raise ChunkTooEarly("it is sent again once its manifest is here")
+    known[kiosk, name] = file
+    message = wire.decode(trust.unwrap_chunk(payload, topic, file.key))
+    body = message.body
+    if not isinstance(body, wire.Chunk) or (body.digest.hex(), message.consult.hex()) != (file.digest, file.consult_id):
+        raise trust.Forged("not a chunk of the file whose key it is sealed with")
+    return message
+
+
+class ChunkTooEarly(trust.TrustError):
+    """Sealed with a key that no manifest has brought."""
+
+
+def _check_counter(session: Session, kiosk: str, kind: int, counter: int) -> None:
+    """For each kind alone: two hub processes may take what was said in one breath in either order. Raises Replayed."""
+    heard = session.get(Heard, (kiosk, kind))
+    if heard is None:
+        session.add(Heard(kiosk_id=kiosk, kind=kind, counter=counter))
+    elif counter <= heard.counter:
+        raise trust.Replayed(f"counter {counter} after {heard.counter}")
+    else:
+        heard.counter = counter
+
+
+def _check_status(session: Session, kiosk: str, online: bool, counter: int) -> None:
+    """A kiosk's last words (`online` false) lie with the broker from the beginning of its connection, so they count
+    apart: whoever holds them can do no more with them than by cutting the connection. Raises Replayed."""
+    last, gone = (session.get(Heard, (kiosk, kind)) for kind in (wire.Status.KIND, _GONE))
+    known = last if online else gone
+    if known is not None and counter == known.counter:
+        raise KnownStatus("read again")
+    if online and gone is not None and counter < gone.counter:
+        raise trust.Replayed(f"counter {counter} after {gone.counter}")
+    _check_counter(session, kiosk, wire.Status.KIND if online else _GONE, counter)
