@@ -210,6 +210,8 @@ class CallStats(_Frame, frozen=True):
     packets_lost: int
     pictures_received: int
     pictures_sent: int
+    sound_played_ms: int = 0  # to the speaker
+    sound_concealed_ms: int = 0  # of it, what was made up for lost or late packets
 
 
 ToMedia = (

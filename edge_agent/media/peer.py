@@ -31,7 +31,7 @@ from edge_agent.core import sdp
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
-from edge_agent.media.playout import PlayoutBuffer, Pulled
+from edge_agent.media.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack, SoundDecoder
 
 log = logging.getLogger(__name__)
@@ -234,6 +234,8 @@ class Leg:
                 packets_lost=max(0, sum(entry.packetsLost for entry in inbound)),  # type: ignore[attr-defined]
                 pictures_received=self._pictures_received,
                 pictures_sent=self.camera.pictures_sent,
+                sound_played_ms=self._sound.played_samples // MS,
+                sound_concealed_ms=self._sound.concealed_samples // MS,
             )
         )
 

@@ -64,6 +64,8 @@ class PlayoutBuffer:
         self.lost = 0
         self.late = 0
         self.starvations = 0
+        self.played_samples = 0
+        self.concealed_samples = 0
 
     @property
     def level_samples(self) -> int:
@@ -118,6 +120,7 @@ class PlayoutBuffer:
                 heard = True
             self._ready = np.concatenate([self._ready, frame])
         block, self._ready = self._ready[:BLOCK_SAMPLES], self._ready[BLOCK_SAMPLES:]
+        self.played_samples += BLOCK_SAMPLES
         return Pulled(block, heard)
 
     # --- frames
@@ -162,6 +165,7 @@ class PlayoutBuffer:
         if self._concealed_in_a_row >= 3:
             begin = end = 0.0
         self._concealed_in_a_row += 1
+        self.concealed_samples += len(self._last_frame)
         return (self._last_frame * np.linspace(begin, end, len(self._last_frame))).astype(np.int16)
 
     def _starve(self) -> bool:

@@ -37,13 +37,20 @@ sys.exit(run(Path(sys.argv[1]), read_kiosk_settings(Path(sys.argv[2]))))
 """
 
 Frame = TypeVar("Frame")
+Command = Callable[[Path, Path], list[str]]
+
+
+def plain_command(socket_path: Path, config: Path) -> list[str]:
+    return [sys.executable, "-c", START, str(socket_path), str(config)]
 
 
 class MediaBench:
     """In the agent's place: listens, starts the process, keeps every frame that it sends."""
 
-    def __init__(self, folder: Path, devices: dict[str, Any]) -> None:
-        self.folder, self.devices = folder, devices
+    def __init__(self, folder: Path, devices: dict[str, Any], command: Command = plain_command) -> None:
+        """`command(socket, config)` starts the process."""
+        self.folder, self.devices, self.command = folder, devices, command
+        self.log = ""
         self.frames: list[tuple[float, Any]] = []
         self._news = asyncio.Condition()
         self._link: ipc.Link | None = None
@@ -67,7 +74,7 @@ class MediaBench:
         async with await asyncio.start_unix_server(serve, socket_path):
             self.started_at = time.monotonic()
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", START, str(socket_path), str(config), stderr=asyncio.subprocess.PIPE
+                *self.command(socket_path, config), stderr=asyncio.subprocess.PIPE
             )
             try:
                 self._link = await asyncio.wait_for(connected, 20)
@@ -152,8 +159,13 @@ class MediaBench:
         return pss_mb(self.process.pid)
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
+
+
+def cpu_s(pid: int) -> float:
+    """Of all its threads since its start."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pss_mb(pid: int) -> float:
