@@ -29,6 +29,7 @@ from tests.bench.rows import PEERS, ROWS
 from tests.linklab.lab import LabUnavailable, unavailable_reason, with_namespaces_allowed
 
 ROOT = Path(__file__).resolve().parents[2]
+AROUND_A_CALL_S = 16  # starting, ending and judging it
 NICENESS = -10  # what the kit's media process takes for itself: no peer is to be behind it
 
 
@@ -72,7 +73,7 @@ def main() -> int:
     print(report.for_terminal(found))
     if options.write:
         document = ROOT / "docs" / "performance.md"
-        report.write(document, every, found, options.preliminary)
+        report.write(document, every, summaries(every), options.preliminary)  # all that is known, whatever was asked
         print(f"written: {document.relative_to(ROOT)}")
     return 0
 
@@ -81,7 +82,7 @@ async def _measure_all(options: argparse.Namespace, results: Results) -> None:
     """Run by run over all rows and peers, so that an early stop leaves something of everything."""
     with tempfile.TemporaryDirectory(prefix="bench-call-") as name:
         folder = Path(name)
-        print("making speech and film …", flush=True)
+        _say("making speech and film …")
         material = prepare(folder / "material", options.corpus)
         plan = [
             (run, row, peer) for run in range(1, options.runs + 1) for row in options.rows for peer in options.peers
@@ -91,20 +92,34 @@ async def _measure_all(options: argparse.Namespace, results: Results) -> None:
             for run, row, peer in plan
             if not results.has(row, peer, run, options.seconds, material.name)
         ]
-        print(f"{len(plan)} calls, {len(plan) - len(missing)} of them measured before", flush=True)
+        _say(f"{len(plan)} calls, {len(plan) - len(missing)} of them measured before{_takes(len(missing), options)}")
         async with async_playwright() as playwright:
             for number, (run, row, peer) in enumerate(missing, 1):
                 began = time.monotonic()
+                place = f"{number}/{len(missing)}"
+                _say(f"{place} {row} {peer} run {run} …{_takes(len(missing) - number + 1, options)}", passing=True)
                 try:
                     result = await measure(
                         playwright, ROWS[row], peer, run, options.seconds, material, folder / "call"
                     )  # fmt: skip
                 except Exception as error:  # one call that could not be made leaves the others alone
-                    print(f"{number}/{len(missing)} {row} {peer} run {run}: not measured: {error!r}", flush=True)
+                    _say(f"{place} {row} {peer} run {run}: not measured: {error!r}")
                     continue
                 result.build = build_of(peer)
                 results.add(result)
-                print(f"{number}/{len(missing)} {in_a_line(result)} ({time.monotonic() - began:.0f} s)", flush=True)
+                _say(f"{place} {in_a_line(result)} ({time.monotonic() - began:.0f} s)")
+
+
+def _takes(calls: int, options: argparse.Namespace) -> str:
+    minutes = calls * (options.seconds + AROUND_A_CALL_S) / 60
+    return f"; about {minutes:.0f} min" if calls else ""
+
+
+def _say(line: str, passing: bool = False) -> None:
+    """A passing line is there until the next one, and where somebody sees it."""
+    on_terminal = sys.stdout.isatty()
+    if on_terminal or not passing:
+        print(("\033[K" if on_terminal else "") + line, end="\r" if passing else "\n", flush=True)
 
 
 def in_a_line(result: Result) -> str:

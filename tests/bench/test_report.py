@@ -92,6 +92,8 @@ def test_the_plot_has_a_mark_for_each():
     root = ET.fromstring(draw(summaries(runs)))
     circles = root.findall("{http://www.w3.org/2000/svg}circle")
     assert len(circles) == len(PEERS) + 3 * len(runs)
+    promises = [line for line in root.iter() if line.get("stroke") == "#222"]
+    assert len(promises) == 1 + 3 * sum(row.target is not None for row in ROWS.values())
 
 
 OFFER = (
