@@ -189,17 +189,21 @@ def _chunks(statuses: list[int]) -> Iterator[bytes]:
 # --- the format of packets
 
 
-def fci_of(rtcp: bytes) -> Iterator[bytes]:
-    """Of each transport-cc report in a compound RTCP packet."""
-    at = 0
+def reports_in(rtcp: bytes) -> tuple[list[bytes], bytes]:
+    """The FCI of each transport-cc report in a compound RTCP packet, and the rest of it: whoever takes FMT 15 for
+    NACKs stumbles over its padding, and loses what stands beside it."""
+    reports, rest, at = [], b"", 0
     while at + 4 <= len(rtcp):
         end = at + 4 + 4 * int.from_bytes(rtcp[at + 2 : at + 4], "big")
         if end > len(rtcp):
-            return
-        if rtcp[at + 1] == RTPFB and rtcp[at] & 0x1F == FORMAT and end - at >= 12:
+            break
+        if rtcp[at + 1] != RTPFB or rtcp[at] & 0x1F != FORMAT:
+            rest += rtcp[at:end]
+        elif end - at >= 12:
             padding = rtcp[end - 1] if rtcp[at] & 0x20 else 0
-            yield rtcp[at + 12 : end - padding]
+            reports.append(rtcp[at + 12 : end - padding])
         at = end
+    return reports, rest + rtcp[at:]
 
 
 def packet_of(fci: bytes, sender_ssrc: int, media_ssrc: int) -> bytes:
