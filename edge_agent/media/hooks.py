@@ -39,6 +39,12 @@ def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
     receiver._RTCRtpReceiver__jitter_buffer = _Tap(sink)  # type: ignore[attr-defined]
 
 
+def red_payload_types(receiver: RTCRtpReceiver) -> set[int]:
+    """Under which numbers redundant audio (RFC 2198) was negotiated; aiortc knows the codec only as a name."""
+    codecs = receiver._RTCRtpReceiver__codecs  # type: ignore[attr-defined]
+    return {number for number, codec in codecs.items() if codec.mimeType.lower() == "audio/red"}
+
+
 async def request_key_frame(receiver: RTCRtpReceiver, ssrc: int) -> None:
     """Send a PLI. aiortc sends them by itself only for losses that its own buffer sees."""
     await receiver._send_rtcp_pli(ssrc)

@@ -27,12 +27,12 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 
 from edge_agent import ipc
-from edge_agent.core import sdp
+from edge_agent.core import red, sdp
+from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.wire import IceServer
-from edge_agent.media import hooks
+from edge_agent.media import hooks, opus
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
-from edge_agent.media.playout import PlayoutBuffer, Pulled
-from edge_agent.media.tracks import CameraTrack, MicrophoneTrack, SoundDecoder
+from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Leg:
 
         self.microphone = MicrophoneTrack(held)
         self.camera = CameraTrack(held)
-        self._sound = PlayoutBuffer(SoundDecoder().decode)
+        self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
         self._pictures_received = 0
@@ -86,7 +86,7 @@ class Leg:
             _prefer(transceiver, _CODECS[transceiver.kind])
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
-        self._video_receiver = video.receiver
+        self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
         self._connection.on("connectionstatechange", self._state_changed)
 
     async def offer(self) -> bytes:
@@ -118,10 +118,12 @@ class Leg:
         if self._closed:
             return
         self._closed = True
-        sound = self._sound
+        sound = self._sound.counts
         log.info(
-            "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_starvations=%d pictures_received=%d",
-            self.call.hex(), self.number, sound.lost, sound.late, sound.starvations, self._pictures_received,
+            "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_recovered=%d sound_starvations=%d "
+            "pictures_received=%d",
+            self.call.hex(), self.number, sound.lost, sound.late, sound.red_recovered + sound.fec_recovered,
+            sound.starvations, self._pictures_received,
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()
@@ -132,12 +134,18 @@ class Leg:
     # --- the far end's sound
 
     def _take_sound(self, packet: RtpPacket) -> None:
+        payload, older = packet.payload, ()
+        if packet.payload_type in hooks.red_payload_types(self._audio_receiver):
+            try:
+                _, payload, older = red.parse(payload)
+            except red.RedError:
+                return  # garbage
         with self._sound_lock:
-            self._sound.push(packet.timestamp, packet.payload)
+            self._sound.push(packet.ssrc, packet.sequence_number, packet.timestamp, payload, time.monotonic(), older)
 
     def pull_sound(self) -> Pulled | None:
         with self._sound_lock:
-            pulled = self._sound.pull()
+            pulled = self._sound.pull(time.monotonic())
         return None if self._held else pulled
 
     def sound_heard(self) -> None:
@@ -225,6 +233,8 @@ class Leg:
     def _send_stats(self, report: dict[str, object]) -> None:
         inbound = [entry for entry in report.values() if getattr(entry, "type", "") == "inbound-rtp"]
         rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
+        with self._sound_lock:
+            counts, buffer_ms, target_ms = self._sound.counts, self._sound.buffer_ms, self._sound.target_ms
         self._owner.send(
             ipc.CallStats(
                 call=self.call,
@@ -234,6 +244,13 @@ class Leg:
                 packets_lost=max(0, sum(entry.packetsLost for entry in inbound)),  # type: ignore[attr-defined]
                 pictures_received=self._pictures_received,
                 pictures_sent=self.camera.pictures_sent,
+                concealed_ms=counts.concealed_samples // MS,
+                stretched_ms=counts.stretched_samples // MS,
+                red_recovered=counts.red_recovered,
+                fec_recovered=counts.fec_recovered,
+                sound_late=counts.late,
+                buffer_ms=buffer_ms,
+                target_ms=target_ms,
             )
         )
 

@@ -18,10 +18,10 @@ from av.frame import Frame
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from edge_agent.media.opus import SILENCE
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, Picture
 
 SOUND_BPS = 32_000  # Opus, mono, fullband: transparent for speech; poor links get less, by their own work
-SILENCE = b"\xf8\xff\xfe"  # an Opus frame of 20 ms of silence (RFC 6716: fullband CELT, mono)
 QUEUED_BLOCKS = 5
 MICROPHONE_WAIT_S = 0.1  # then silence is sent, so that the far end knows the line is alive
 
@@ -55,25 +55,6 @@ def sound_frame(block: NDArray[np.int16], position: int) -> av.AudioFrame:
     frame.time_base = _SOUND_TIME_BASE
     frame.pts = position
     return frame
-
-
-class SoundDecoder:
-    """Opus packets to 48 kHz mono. One thread at a time."""
-
-    def __init__(self) -> None:
-        self._codec = av.CodecContext.create("libopus", "r")
-        self._codec.format = "s16"
-        self._codec.layout = "mono"
-        self._codec.sample_rate = SAMPLE_RATE_HZ
-
-    def decode(self, payload: bytes) -> NDArray[np.int16]:
-        """Raises ValueError for what is no Opus."""
-        try:
-            frames = self._codec.decode(Packet(payload))
-        except av.FFmpegError as error:
-            raise ValueError(str(error)) from None
-        pieces = [frame.to_ndarray().reshape(-1) for frame in frames]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
 class MicrophoneTrack(MediaStreamTrack):
