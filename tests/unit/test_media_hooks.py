@@ -23,6 +23,7 @@ CONNECTION = inspect.getsource(aioice.ice.Connection)
     ("where", "used"),
     [
         (RECEIVER, "self.__jitter_buffer.add(packet)"),
+        (RECEIVER, "self.__codecs: dict[int, RTCRtpCodecParameters]"),
         (RECEIVER, "pli_flag, encoded_frame = "),
         (RECEIVER, "if encoded_frame is not None"),
         (RECEIVER, "async def _send_rtcp_pli(self, media_ssrc: int)"),
