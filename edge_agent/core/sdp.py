@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_agent.core import transport_cc
 from edge_agent.core.wire import MAX_SDP_BYTES
 
 FORMAT = 2  # first byte on the wire; a new dictionary is a new format
@@ -25,9 +26,9 @@ MOST_PTIME_MS = 1000
 # What a payload type may be. RFC 7587 (Opus), RFC 2198 (RED), RFC 7741 (VP8), RFC 4588 (retransmission).
 _CODECS = {"audio": ("opus/48000/2", "red/48000/2"), "video": ("VP8/90000", "rtx/90000")}
 _COMPANIONS = ("red/", "rtx/")  # of a codec, never alone
-_FEEDBACK = ("goog-remb", "nack", "nack pli")
-# Without sdes:mid, which would lengthen every packet by 8 bytes to say what its SSRC says.
-_EXTENSIONS = ("http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",)
+_FEEDBACK = ("goog-remb", "nack", "nack pli", "transport-cc")
+# Without sdes:mid, which would lengthen every packet to say what its SSRC says.
+_EXTENSIONS = (transport_cc.URI,)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _SETUPS = ("actpass", "active", "passive")
 _STREAM = "k"  # names of streams, tracks and CNAME carry nothing: sound and picture belong together
@@ -446,7 +447,7 @@ _DICTIONARY = "\r\n".join(
         " typ srflx raddr 0.0.0.0 rport 0", " typ relay raddr 0.0.0.0 rport 0",
         "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1", "a=msid-semantic:WMS *",
         "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
-        "a=extmap:3 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+        f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:97 transport-cc",
         "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-max-bitrate=", ";x-google-start-bitrate=",
         "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
         "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:k video", "a=ssrc-group:FID ",
@@ -455,7 +456,7 @@ _DICTIONARY = "\r\n".join(
         "a=rtpmap:110 red/48000/2", "a=fmtp:110 96/96", "a=rtpmap:96 opus/48000/2",
         "a=fmtp:96 maxaveragebitrate=", "000;maxplaybackrate=8000", "000;maxplaybackrate=16000", ";minptime=20",
         ";minptime=60;stereo=0;usedtx=1;useinbandfec=0", "a=ptime:20", "a=maxptime:20", "a=ptime:60", "a=maxptime:60",
-        "a=msid:k audio",
+        f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:96 transport-cc", "a=msid:k audio",
         "a=ssrc:", " cname:k", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ",
         "a=setup:actpass", "a=setup:passive", "a=setup:active",
         "a=candidate:1 1 udp 2113937151 192.168.1.", "a=candidate:2 1 udp 2122260223 10.0.0.",

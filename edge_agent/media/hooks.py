@@ -1,4 +1,5 @@
-"""Every place where the kit reaches into aiortc and aioice, with the reason. Nothing else touches their privates.
+"""Every place where the kit reaches into aiortc and aioice, with the reason; `edge_agent.media.egress` does
+so with the transport. Nothing else touches their privates.
 
 Tried with aiortc 1.16.0 and aioice 0.13.0; `tests/unit/test_media_hooks.py` fails when a name used here disappears.
 """
@@ -26,6 +27,7 @@ from av.frame import Frame
 from av.packet import Packet
 
 from edge_agent.core.voice import PicturePlan
+from edge_agent.media import egress
 
 OPUS = 96  # what aiortc offers it as
 RED = 110  # free in aiortc's offers, and among the numbers that it mirrors (96 to 127)
@@ -44,6 +46,7 @@ def install() -> None:
     """Once, before the first peer connection."""
     aioice.ice.get_host_addresses = _host_addresses
     aioice.ice.Connection.query_consent = _query_consent  # type: ignore[method-assign]
+    egress.install()
     aiortc.rtcrtpsender.get_encoder = _get_encoder
     if not any(codec.mimeType == "audio/red" for codec in aiortc.codecs.CODECS["audio"]):
         aiortc.codecs.CODECS["audio"].append(

@@ -30,9 +30,11 @@ from aiortc.rtp import RtpPacket
 from edge_agent import ipc
 from edge_agent.core import red, sdp
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
+from edge_agent.core.split import call_bps
 from edge_agent.core.voice import USUAL_RUN, CallPlan, Direction, LinkEstimate, LinkRates, LossMeter, plan_call
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, opus
+from edge_agent.media.egress import egress_of
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
@@ -84,7 +86,7 @@ class Leg:
         self._reported_at: object = None
         self._plan = plan_call(self._link())
         self.microphone = MicrophoneTrack(held, self._plan.up)
-        self.camera = CameraTrack(held, self._plan.pictures_up)
+        self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
         if self._plan.pictures_up is not None:
             hooks.bound_pictures(self._plan.pictures_up)
         self._sound = PlayoutBuffer(opus.open_decoder())
@@ -103,6 +105,8 @@ class Leg:
         video = self._connection.addTransceiver(self.camera, direction="sendrecv" if with_pictures else "inactive")
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
+        self.egress = egress_of(audio.sender)
+        self.egress.set_rate(call_bps(rates.up_bps))
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
@@ -209,7 +213,10 @@ class Leg:
             self._heard = True
             self._loop.call_soon_threadsafe(self._owner.send, ipc.FirstHeard(self.call))
 
-    # --- the far end's picture
+    # --- pictures
+
+    async def _room_for_pictures(self) -> None:
+        await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
         self._picture_ssrc = packet.ssrc

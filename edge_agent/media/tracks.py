@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from typing import Any
 
@@ -99,9 +100,11 @@ class CameraTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, held: bool, plan: PicturePlan | None) -> None:
+    def __init__(self, held: bool, plan: PicturePlan | None, room: Callable[[], Awaitable[None]]) -> None:
+        """`room` returns when the link can take the next one."""
         super().__init__()
         self.held = held
+        self._room = room
         self.plan = plan  # None: no pictures are sent
         self.pictures_sent = 0
         self._event_loop = asyncio.get_running_loop()
@@ -124,6 +127,7 @@ class CameraTrack(MediaStreamTrack):
     async def recv(self) -> Frame:
         if self.readyState != "live":
             raise MediaStreamError
+        await self._room()
         while (picture := self._newest) is None:
             self._arrived.clear()
             await self._arrived.wait()

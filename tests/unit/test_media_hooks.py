@@ -9,12 +9,20 @@ from typing import Any
 
 import aioice.ice
 import aioice.stun
+import aiortc.codecs.vpx
+import aiortc.rtcdtlstransport
+import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
+import aiortc.rtcrtpsender
 import pytest
 from aiortc.jitterbuffer import JitterBuffer
 
 from edge_agent.media import hooks
 
+TRANSPORT = inspect.getsource(aiortc.rtcdtlstransport.RTCDtlsTransport)
+SENDER = inspect.getsource(aiortc.rtcrtpsender.RTCRtpSender)
+PEER = inspect.getsource(aiortc.rtcpeerconnection)
+VPX = inspect.getsource(aiortc.codecs.vpx)
 RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
 CONNECTION = inspect.getsource(aioice.ice.Connection)
 
@@ -32,6 +40,22 @@ CONNECTION = inspect.getsource(aioice.ice.Connection)
         (CONNECTION, "self._nominated: dict[int, CandidatePair]"),
         (CONNECTION, "def build_request(self, pair: CandidatePair, nominate: bool)"),
         (CONNECTION, "= get_host_addresses("),
+        (PEER, "dtlsTransport = RTCDtlsTransport(iceTransport, self.__certificates)"),
+        (PEER, "transceiver._headerExtensions = HEADER_EXTENSIONS[transceiver.kind][:]"),
+        (PEER, "find_common_codecs(CODECS[media.kind], media.rtp.codecs)"),
+        (TRANSPORT, "for srtp_profile in self._srtp_profiles:"),
+        (TRANSPORT, "srtp_profiles=self._srtp_profiles"),
+        (TRANSPORT, "async def _send_rtp(self, data: bytes) -> None:"),
+        (TRANSPORT, "async def _send_data(self, data: bytes) -> None:"),
+        (TRANSPORT, "if self._state != State.CONNECTED:"),
+        (TRANSPORT, "await self._handle_rtcp_data(data)"),
+        (TRANSPORT, "await self._handle_rtp_data(data, arrival_time_ms=arrival_time_ms)"),
+        (TRANSPORT, "self._rtp_router.register_sender(sender, ssrc=sender._ssrc)"),
+        (SENDER, "self.__transport._register_rtp_sender(self, parameters)"),
+        (SENDER, "await self.transport._send_rtp(packet_bytes)"),
+        (SENDER, "ssrc=self._rtx_ssrc"),
+        (SENDER, "def _send_keyframe(self) -> None:"),
+        (VPX, "PACKET_MAX - len(descr_bytes)"),
     ],
 )
 def test_the_names_used_are_there(where: str, used: str) -> None:
