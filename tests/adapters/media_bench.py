@@ -47,9 +47,16 @@ def plain_command(socket_path: Path, config: Path) -> list[str]:
 class MediaBench:
     """In the agent's place: listens, starts the process, keeps every frame that it sends."""
 
-    def __init__(self, folder: Path, devices: dict[str, Any], command: Command = plain_command) -> None:
-        """`command(socket, config)` starts the process."""
+    def __init__(
+        self,
+        folder: Path,
+        devices: dict[str, Any],
+        command: Command = plain_command,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """`command(socket, config)` starts the process; `settings` beside its devices."""
         self.folder, self.devices, self.command = folder, devices, command
+        self.settings = settings or {}
         self.log = ""
         self.frames: list[tuple[float, Any]] = []
         self._news = asyncio.Condition()
@@ -59,7 +66,7 @@ class MediaBench:
     async def running(self) -> AsyncIterator[MediaBench]:
         socket_path = self.folder / "media.sock"
         config = self.folder / "kiosk.toml"
-        config.write_text(tomli_w.dumps({"devices": self.devices}))
+        config.write_text(tomli_w.dumps({"devices": self.devices, **self.settings}))
         connected: asyncio.Future[ipc.Link] = asyncio.get_running_loop().create_future()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

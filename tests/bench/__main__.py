@@ -25,7 +25,7 @@ from tests.bench import report
 from tests.bench.call import measure
 from tests.bench.material import prepare
 from tests.bench.results import Result, Results, build_of, summaries
-from tests.bench.rows import PEERS, ROWS
+from tests.bench.rows import PEERS, ROWS, USUAL_PEERS
 from tests.linklab.lab import LabUnavailable, unavailable_reason, with_namespaces_allowed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,12 @@ def main() -> int:
         prog="scripts/bench-call", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=_among(ROWS), default=list(ROWS), help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--peers", type=_among(PEERS), default=list(PEERS), help=f"of {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peers",
+        type=_among(PEERS),
+        default=list(USUAL_PEERS),
+        help=f"of {', '.join(PEERS)} (default: {','.join(USUAL_PEERS)})",
+    )
     parser.add_argument("--runs", type=int, default=3, help="of each, the median counts (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a call (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / ".bench", help="folder (default: %(default)s)")

@@ -19,7 +19,7 @@ from tests.bench.ends import SETTLE_S, BrowserEnd, KitEnd, Meter, NearEnd, Stock
 from tests.bench.marks import NO_PICTURES, judge_outage, judge_pictures, judge_voice, percentile
 from tests.bench.material import Material
 from tests.bench.results import Result, Way
-from tests.bench.rows import Row, Tuning
+from tests.bench.rows import KITS, Row, Tuning
 from tests.linklab.lab import LinkLab
 from tests.linklab.path import PathCounts
 
@@ -41,12 +41,12 @@ async def measure(
             BrowserEnd.open(
                 playwright, lab.far, folder / "far", material.doctor, material.film, tuning
             ) as far,
-            _near(peer, playwright, lab, folder / "near", material, tuning) as near,
+            _near(row, peer, playwright, lab, folder / "near", material, tuning) as near,
         ):  # fmt: skip
-            offer = await near.offer() if peer != "kit" else ""
+            offer = await near.offer() if peer not in KITS else ""
             lab.start_anew()
             started = time.monotonic()
-            if peer == "kit":
+            if peer in KITS:
                 await near.take_answer(await far.answer_as_console(await near.offer()))
             else:
                 await near.take_answer(await far.answer(offer))
@@ -89,10 +89,17 @@ async def measure(
 
 @contextlib.asynccontextmanager
 async def _near(
-    peer: str, playwright: Playwright, lab: LinkLab, folder: Path, material: Material, tuning: Tuning | None
+    row: Row,
+    peer: str,
+    playwright: Playwright,
+    lab: LinkLab,
+    folder: Path,
+    material: Material,
+    tuning: Tuning | None,
 ) -> AsyncIterator[NearEnd]:
-    if peer == "kit":
-        opening: Any = KitEnd.open(lab.near, folder, material)
+    if peer in KITS:
+        told = None if peer == "kit" else row.kbps
+        opening: Any = KitEnd.open(lab.near, folder, material, told, paced=peer != "unpaced")
     elif peer == "stock":
         opening = StockEnd.open(lab.near, folder, material)
     else:

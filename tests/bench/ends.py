@@ -97,12 +97,18 @@ class KitEnd:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, where: Namespace, folder: Path, material: Material) -> AsyncIterator[KitEnd]:
+    async def open(
+        cls, where: Namespace, folder: Path, material: Material, told: tuple[int, int] | None, paced: bool
+    ) -> AsyncIterator[KitEnd]:
+        """`told`: what the link carries up and down, in kbit/s, in its configuration."""
+
         def command(socket_path: Path, config: Path) -> list[str]:
             program = [sys.executable, "-m", "tests.bench.kit_main", str(socket_path), str(config)]
-            return where.command([*program, str(material.patient), str(material.film), str(folder)])
+            more = [] if paced else ["unpaced"]
+            return where.command([*program, str(material.patient), str(material.film), str(folder), *more])
 
-        async with MediaBench(folder, {"board": "none"}, command).running() as bench:
+        link = {} if told is None else {"link": {"up_kbps": told[0], "down_kbps": told[1]}}
+        async with MediaBench(folder, {"board": "none"}, command, link).running() as bench:
             await bench.expect(ipc.MediaReady)
             yield cls(bench, material)
 

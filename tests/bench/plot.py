@@ -11,7 +11,14 @@ from tests.bench.results import Summary, Way
 from tests.bench.rows import PEERS, ROWS, Target
 
 WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 960, 120, 20, 46, 170, 26
-COLOURS = {"kit": "#0a7d5a", "stock": "#b3261e", "chromium": "#2f5fb3", "tuned": "#c77700"}
+COLOURS = {
+    "kit": "#0a7d5a",
+    "told": "#35b48a",
+    "unpaced": "#8a8a8a",
+    "stock": "#b3261e",
+    "chromium": "#2f5fb3",
+    "tuned": "#c77700",
+}
 
 
 class Panel(NamedTuple):

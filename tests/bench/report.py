@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.plot import draw
 from tests.bench.results import Result, Summary, Way, machine
-from tests.bench.rows import PEERS, PEERS_IN_WORDS, ROWS, Row
+from tests.bench.rows import KITS, PEERS, PEERS_IN_WORDS, ROWS, Row
 from tests.e2e.tap import CHROMIUM
 from tests.linklab.spec import in_words
 
@@ -70,10 +70,12 @@ def verdicts(found: Sequence[Summary]) -> list[str]:
     lines = []
     for row in ROWS.values():
         of_row = {each.peer: each for each in found if each.row == row.name}
-        if (kit := of_row.pop("kit", None)) is None:
-            continue
-        short = _short_of_target(row, kit) + _worse_than_others(kit, list(of_row.values()))
-        lines.append(f"{row.name}: {'; '.join(short) if short else 'as promised'}")
+        others = [each for peer, each in of_row.items() if peer not in KITS]
+        for peer in ("kit", "told"):
+            if (kit := of_row.get(peer)) is not None:
+                short = _short_of_target(row, kit) + _worse_than_others(kit, others)
+                name = row.name if peer == "kit" else f"{row.name}, {peer}"
+                lines.append(f"{name}: {'; '.join(short) if short else 'as promised'}")
     return lines
 
 
@@ -140,7 +142,8 @@ def _markdown(results: Sequence[Result], found: Sequence[Summary], preliminary: 
     browser = subprocess.run([CHROMIUM, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     browser = re.split(r" built on", browser.splitlines()[-1])[0] if browser else "Chromium"
     loads = [each.load for each in found]
-    peers = "\n".join(f"- `{peer}`: {PEERS_IN_WORDS[peer]}" for peer in PEERS)
+    measured = {each.peer for each in found}
+    peers = "\n".join(f"- `{peer}`: {PEERS_IN_WORDS[peer]}" for peer in PEERS if peer in measured)
     notice = (
         "**Preliminary**: few or short runs, on a machine that others used too; *load* says how busy it was.\n\n"
         if preliminary
@@ -196,7 +199,7 @@ def _ordered(found: Sequence[Summary]) -> list[Summary]:
 
 
 def _link(each: Summary) -> str:
-    return f"**{each.row}**: {in_words(ROWS[each.row].link)}" if each.peer == "kit" else each.row
+    return f"**{each.row}**: {in_words(ROWS[each.row].link)}" if each.peer in KITS else each.row
 
 
 def _fate(each: Summary) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from tests.bench.rows import KITS
+
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "calls.jsonl"
 # What the kit's end of a call is made of; a change in it asks for new runs.
@@ -147,7 +149,7 @@ def _median(values: list[Any]) -> Any:
 
 @cache
 def build_of(peer: str) -> str:
-    if peer == "kit":
+    if peer in KITS:
         digest = hashlib.sha256()
         for pattern in KIT_SOURCES:
             for path in sorted(ROOT.glob(pattern)):

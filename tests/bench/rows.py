@@ -6,13 +6,17 @@ from typing import NamedTuple
 
 from tests.linklab.spec import LINKS, Link
 
-PEERS = ("kit", "stock", "chromium", "tuned")
 PEERS_IN_WORDS = {
     "kit": "the kit's media process ↔ Chromium",
+    "told": "the same, told in its configuration what the link carries",
+    "unpaced": "the same as `told`, with its pacer letting everything go at once",
     "stock": "aiortc's own RTCPeerConnection ↔ Chromium, both at their defaults",
     "chromium": "Chromium ↔ Chromium at its defaults",
     "tuned": "Chromium ↔ Chromium, tuned by hand for the very link",
 }
+PEERS = tuple(PEERS_IN_WORDS)
+KITS = ("kit", "told", "unpaced")
+USUAL_PEERS = ("kit", "stock", "chromium", "tuned")
 
 PACKETS_PER_S = 50  # of voice at 20 ms
 VOICE_OVERHEAD_BITS = 8 * (20 + 8 + 12 + 8 + 10)  # IPv4, UDP, RTP, its extensions, SRTP's tag
@@ -43,6 +47,12 @@ class Row(NamedTuple):
     link: Link
     tuning: Tuning
     target: Target | None  # None: see the row's own words
+
+    @property
+    def kbps(self) -> tuple[int, int]:
+        """Up and down; the least of them where it changes, as whoever must say one number would."""
+        up, down = (round(min(bps for _, bps in way.rate.steps) / 1000) for way in self.link)
+        return up, down
 
 
 def _above(mean_kbps: float) -> Tuning:
