@@ -24,6 +24,7 @@ from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
+from edge_agent.core.split import messages_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -70,6 +71,7 @@ EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
+_USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -133,6 +135,7 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
+        self._messages_bps = messages_bps(settings.link.up_kbps * 1000)
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -307,6 +310,8 @@ class Agent:
                     clips += self.drafts.tell(ButtonPressed())
         if self.hub.link is not None:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
+        if status.state is not before.state:
+            self.delivery.share_link(self._messages_bps if status.state in _USES_THE_LINK else None)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)
