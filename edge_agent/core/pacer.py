@@ -145,12 +145,16 @@ class Pacer(Generic[Packet]):
     def picture_packets(self) -> int:
         return sum(len(picture.packets) for pictures in self._pictures.values() for picture in pictures)
 
-    def pictures_wait_s(self, now: float) -> float:
-        """How long the link is busy until the last picture that waits here has left."""
+    def picture_would_wait_s(self, now: float) -> float:
+        """How long a picture that is put in now waits for those before it and for what they lost; a new one is not
+        coded meanwhile, and so never keeps their retransmissions from leaving."""
         if self._rate_bps is None:
             return 0.0
         self._drain(now)
-        return max(0.0, self._debt_bits + 8 * self._picture_bytes()) / self._rate_bps
+        before = self._picture_bytes()
+        for kind in (Kind.RTCP, Kind.REDUNDANCY, Kind.RETRANSMISSION):
+            before += sum(entry.size_bytes for entry in self._others[kind])
+        return max(0.0, self._debt_bits + 8 * before) / self._rate_bps
 
     # --- within
 
@@ -205,7 +209,7 @@ class Pacer(Generic[Packet]):
             return True
         if self.wants_key_picture:
             return False
-        if self.pictures_wait_s(now) <= MOST_PICTURES_S:
+        if self.picture_would_wait_s(now) <= MOST_PICTURES_S:
             return True
         self.wants_key_picture = kind is Kind.PICTURE
         return False
@@ -215,7 +219,7 @@ class Pacer(Generic[Packet]):
         dropped: list[Packet] = []
         if key:
             dropped += self._drop_unbegun(Kind.PICTURE)
-        if key or (kind is Kind.PICTURE and self.pictures_wait_s(now) > MOST_PICTURES_S):
+        if key or (kind is Kind.PICTURE and self.picture_would_wait_s(now) > MOST_PICTURES_S):
             dropped += self._drop_unbegun(Kind.UPPER)
         return dropped
 

@@ -31,7 +31,9 @@ _FEEDBACK = ("goog-remb", "nack", "nack pli", "transport-cc")
 _EXTENSIONS = (transport_cc.URI,)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _SETUPS = ("actpass", "active", "passive")
-_STREAM = "k"  # names of streams, tracks and CNAME carry nothing: sound and picture belong together
+_CNAME = "k"
+# A stream for each: of one, a browser holds the sound back until the picture has come, by seconds on a thin link.
+_STREAMS = {"audio": "k", "video": "p"}
 
 _M_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF (\d{1,3}(?: \d{1,3})*)")
 _MID = re.compile(r"[A-Za-z0-9]{1,16}")
@@ -265,10 +267,10 @@ def _media_lines(media: _Media) -> list[str]:
             lines.append(f"a=fmtp:{number} {media.fmtp[number]}")
     lines += [f"a={name}:{media.ptime_ms[name]}" for name in ("ptime", "maxptime") if name in media.ptime_ms]
     if media.direction in ("sendrecv", "sendonly"):
-        lines.append(f"a=msid:{_STREAM} {media.kind}")
+        lines.append(f"a=msid:{_STREAMS[media.kind]} {media.kind}")
         if len(media.ssrcs) == 2:
             lines.append(f"a=ssrc-group:FID {media.ssrcs[0]} {media.ssrcs[1]}")
-        lines += [f"a=ssrc:{ssrc} cname:{_STREAM}" for ssrc in media.ssrcs]
+        lines += [f"a=ssrc:{ssrc} cname:{_CNAME}" for ssrc in media.ssrcs]
     return lines
 
 
@@ -450,7 +452,7 @@ _DICTIONARY = "\r\n".join(
         f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:97 transport-cc",
         "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-max-bitrate=", ";x-google-start-bitrate=",
         "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
-        "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:k video", "a=ssrc-group:FID ",
+        "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:p video", "a=ssrc-group:FID ",
         "m=audio 9 UDP/TLS/RTP/SAVPF 96 110", "m=audio 9 UDP/TLS/RTP/SAVPF 110 96", "c=IN IP4 0.0.0.0", "a=sendrecv",
         "a=mid:0", "a=rtcp-mux", "a=rtpmap:96 opus/48000/2", "a=fmtp:96 minptime=10;useinbandfec=1",
         "a=rtpmap:110 red/48000/2", "a=fmtp:110 96/96", "a=rtpmap:96 opus/48000/2",

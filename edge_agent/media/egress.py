@@ -48,7 +48,8 @@ SHORTEST_REPORT_S, LONGEST_REPORT_S = 0.1, 1.0
 SPARING_BELOW_BPS = 48_000
 SPARING_S = 0.5
 
-PICTURES_AHEAD_S = 0.1  # of the link
+AHEAD_S = 0.03  # of the link
+LOOK_AGAIN_S = 0.1
 RETRANSMIT_AGAIN_S = 0.2
 MOST_REMEMBERED = 512
 
@@ -149,9 +150,9 @@ class Egress:
         self._more.set()
 
     async def room_for_pictures(self) -> None:
-        """Returns when little of the pictures before waits here: a new one is not coded to wait."""
-        while not self._closed and (wait_s := self.pacer.pictures_wait_s(time.monotonic()) - PICTURES_AHEAD_S) > 0:  # noqa: ASYNC110 -- the link's time
-            await asyncio.sleep(min(wait_s, PICTURES_AHEAD_S))
+        """Returns when little waits here that would be before a new picture: it is not coded to wait."""
+        while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:
+            await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))  # noqa: ASYNC110 -- it is the link's time that is awaited
 
     def add_sender(self, sender: Any, extension_id: int | None) -> None:
         self._extension_id = extension_id

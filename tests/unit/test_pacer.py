@@ -203,7 +203,7 @@ def test_the_links_queue_stays_within_two_packets_whatever_is_put_in(rate: int) 
         now = upto
         if step % 3 == 0:
             pacer.put(str(voice_bytes), Kind.VOICE, voice_bytes, now)
-        if pacer.pictures_wait_s(now) < 0.3:
+        if pacer.picture_would_wait_s(now) < 0.3:
             picture += 1
             for _ in range(random_.randrange(1, 6)):
                 size = random_.randrange(60, longest_packet_bytes(rate) + 1)
