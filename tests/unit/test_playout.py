@@ -14,10 +14,11 @@ from edge_agent.core import opuspacket
 from edge_agent.core.playout import MOST_PACKETS, PlayoutBuffer
 from edge_agent.core.red import Older
 from edge_agent.core.stretch import LEAST_PERIOD, MOST_PERIOD, find_period, lengthen, shorten
+from edge_agent.core.voice import Coding, VoicePlan
 from edge_agent.media.opus import SILENCE, PyavDecoder, library, open_decoder
 from hardware.api import BLOCK_SAMPLES
 from tests.linklab.path import Loss, Outage, PathSpec, Rate
-from tests.listening import Coding, Listening, clicks, coded
+from tests.listening import Listening, clicks, coded
 
 WIDE = Rate.constant(10e6)
 
@@ -34,7 +35,7 @@ def test_a_lan_is_played_whole_and_at_once() -> None:
 def test_threes_lost_in_jitter_come_back_by_red() -> None:
     path = PathSpec(WIDE, delay_s=0.15, jitter_s=0.04, loss=Loss(0.05, 3))
     plain = Listening(path).run()
-    protected = Listening(path, Coding(red=3)).run()
+    protected = Listening(path, VoicePlan(red_depth=3)).run()
 
     assert protected.buffer.counts.red_recovered > 3 * protected.buffer.counts.lost
     assert protected.score().pesq > plain.score().pesq
@@ -43,7 +44,7 @@ def test_threes_lost_in_jitter_come_back_by_red() -> None:
 
 def test_a_fifth_lost_is_hardly_heard_with_three_copies() -> None:
     path = PathSpec(WIDE, delay_s=0.1, loss=Loss(0.2))
-    one, three = (Listening(path, Coding(red=depth)).run() for depth in (1, 3))
+    one, three = (Listening(path, VoicePlan(red_depth=depth)).run() for depth in (1, 3))
 
     assert one.score().pesq >= 2.9
     assert three.score().pesq >= 3.9
@@ -53,7 +54,9 @@ def test_a_fifth_lost_is_hardly_heard_with_three_copies() -> None:
 @pytest.mark.skipif(library() is None, reason="FEC needs libopus, and PyAV's wheel has none that loads")
 def test_opus_own_protection_is_used() -> None:
     path = PathSpec(WIDE, delay_s=0.1, loss=Loss(0.2))
-    plain, protected = Listening(path).run(), Listening(path, Coding(fec=True, expected_loss=20)).run()
+    plain, protected = (
+        Listening(path, VoicePlan(Coding(fec=fec, expected_loss_percent=20))).run() for fec in (False, True)
+    )
 
     assert protected.buffer.counts.fec_recovered > protected.buffer.counts.lost
     assert protected.score().pesq >= plain.score().pesq + 0.4
@@ -77,7 +80,7 @@ def test_clocks_that_drift_for_five_minutes_move_no_delay(drift: float) -> None:
 
 
 def test_pauses_of_the_far_end_are_no_loss() -> None:
-    heard = Listening(PathSpec(WIDE, delay_s=0.02, jitter_s=0.01), Coding(dtx=True)).run()
+    heard = Listening(PathSpec(WIDE, delay_s=0.02, jitter_s=0.01), VoicePlan(Coding(dtx=True))).run()
 
     assert heard.buffer.counts.lost == 0
     assert heard.buffer.counts.concealed_samples == 0
@@ -86,7 +89,7 @@ def test_pauses_of_the_far_end_are_no_loss() -> None:
 
 def test_a_block_costs_little() -> None:
     began = time.process_time()
-    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.05, loss=Loss(0.05)), Coding(red=1)).run()
+    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.05, loss=Loss(0.05)), VoicePlan(red_depth=1)).run()
 
     assert (time.process_time() - began) / (heard.seconds / 0.02) <= 0.002  # of which the path is a good part
 
