@@ -3,6 +3,7 @@ heard, the delay stays small, and nothing that arrives breaks it."""
 
 from __future__ import annotations
 
+import random
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core import opuspacket
+from edge_agent.core.delay import ArrivalDelay
 from edge_agent.core.playout import MOST_PACKETS, PlayoutBuffer
 from edge_agent.core.red import Older
 from edge_agent.core.stretch import LEAST_PERIOD, MOST_PERIOD, find_period, lengthen, shorten
@@ -85,6 +87,28 @@ def test_pauses_of_the_far_end_are_no_loss() -> None:
     assert heard.buffer.counts.lost == 0
     assert heard.buffer.counts.concealed_samples == 0
     assert heard.score().pesq >= 4.0
+
+
+def test_jitter_alone_is_hardly_heard() -> None:
+    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.15)).run()
+
+    assert heard.score().pesq >= 4.2
+    assert heard.buffer.counts.stretched_samples / 48_000 <= 0.15  # of 24 s
+
+
+@pytest.mark.parametrize("step_ms", [-100, 100, 400])
+def test_another_path_is_another_beginning(step_ms: int) -> None:
+    delay, noise = ArrivalDelay(), random.Random(1)
+    targets = {}
+    for number in range(3000):
+        now = number * 0.02
+        path_ms = 500 + (step_ms if now > 20 else 0)
+        delay.arrived(number * BLOCK_SAMPLES, now + (path_ms + noise.uniform(0, 20)) / 1000)
+        targets[int(now)] = delay.target_ms
+
+    assert targets[19] <= 30
+    assert targets[22] >= step_ms
+    assert max(targets[second] for second in range(32, 60)) <= 30
 
 
 def test_a_block_costs_little() -> None:
