@@ -7,6 +7,7 @@ asked; the near end decodes with the real decoder and pulls every 20 ms of its o
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -29,6 +30,7 @@ from tests.linklab.path import LinkPath, PathCounts, PathSpec
 BLOCK_S = BLOCK_SAMPLES / SAMPLE_RATE_HZ
 SSRC, OPUS = 7, 111
 PLAIN = VoicePlan()
+CONTROL_PACKET, CONTROL_S = 90, 0.4  # bytes, seconds between: 1.8 kbit/s
 
 Samples = NDArray[np.int16]
 
@@ -51,6 +53,7 @@ class Listening:
     seconds: float = 24.0
     later: tuple[tuple[float, VoicePlan], ...] = ()  # plans that follow, and when
     with_red: bool | None = None  # as the plan has it where None
+    control: bool = False  # RTCP and consent checks go the same way
     drift: float = 0.0  # the far clock is faster by this
     first_timestamp: int = 2**32 - 480_000  # wraps after ten seconds
     buffer: PlayoutBuffer = field(default_factory=lambda: PlayoutBuffer(open_decoder()))
@@ -58,15 +61,21 @@ class Listening:
     buffer_ms: list[float] = field(default_factory=list)  # at each pull
     target_ms: list[float] = field(default_factory=list)
     link: PathCounts = field(default_factory=PathCounts)
+    voice_bytes: int = 0  # sent
 
     def run(self) -> Listening:
-        sent = self._packets()
+        voice = self._packets()
+        self.voice_bytes = sum(len(packet) for _, packet in voice)
+        control = (
+            [(at, bytes(CONTROL_PACKET)) for at in np.arange(0.1, self.seconds, CONTROL_S)] if self.control else []
+        )
+        sent = deque(sorted(voice + control, key=lambda each: each[0]))
         path = LinkPath(self.path)
         blocks = []
         for pull in range(int(self.seconds / BLOCK_S)):
             now = pull * BLOCK_S
             while sent and sent[0][0] <= now:
-                at, packet = sent.pop(0)
+                at, packet = sent.popleft()
                 path.offer(packet, at)
                 self._deliver(path, at)
             self._deliver(path, now)
@@ -135,6 +144,8 @@ class Listening:
                 self._arrive(packet, due)
 
     def _arrive(self, packet: bytes, now: float) -> None:
+        if len(packet) == CONTROL_PACKET and not any(packet):
+            return
         sequence, timestamp = int.from_bytes(packet[:2], "big"), int.from_bytes(packet[2:6], "big")
         payload, older = packet[HEADER_BYTES:], ()
         if packet[6]:

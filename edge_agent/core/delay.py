@@ -17,7 +17,8 @@ SAMPLES_PER_MS = 48
 GRAIN_MS = 10
 MOST_DELAY_MS = 1000  # what comes later is no jitter but an outage, and nobody wants to talk with more
 START_DELAY_MS = 40
-BASE_WINDOW_S = 2.0
+BASE_WINDOW_S = 10.0  # in less, jitter moves the fastest itself, and the sound is stretched to and fro after it
+STEP_MS = 50  # the fastest is slower by as much: the path is another, and what was learnt is shifted with it
 INTERVAL_S = 0.5  # of which the worst counts
 FORGET = 0.983  # an interval: half of what was learnt counts after 20 s
 QUANTILE = 0.97
@@ -40,6 +41,7 @@ class ArrivalDelay:
         self._intervals = 0
         self._interval_began = 0.0
         self._interval_worst: float | None = None
+        self._interval_base: float | None = None  # when it began
         self._catching_up_until = 0.0
         self._peaks: deque[tuple[float, float]] = deque(maxlen=8)  # (active time, height)
         self._quantile_ms = START_DELAY_MS
@@ -61,7 +63,7 @@ class ArrivalDelay:
     def restart(self) -> None:
         """The far clock began anew; what was learnt of the link stays."""
         self._fastest.clear()
-        self._interval_worst = None
+        self._interval_worst = self._interval_base = None
 
     def arrived(self, position: int, now: float) -> None:
         """A packet came by itself."""
@@ -96,6 +98,11 @@ class ArrivalDelay:
     def _close_interval(self) -> None:
         self._interval_began = self._active_s
         worst, self._interval_worst = self._interval_worst, None
+        slower = int(self.base_ms - self._interval_base) // GRAIN_MS if self._interval_base is not None else 0
+        self._interval_base = self.base_ms
+        if slower * GRAIN_MS >= STEP_MS:
+            self._shift(slower)
+            return
         if worst is None:
             return
         if worst > self._quantile_ms + PEAK_OVER_MS:
@@ -110,6 +117,14 @@ class ArrivalDelay:
             self._quantile_ms = quantile
         elif self._intervals % FALL_INTERVALS == 0:
             self._quantile_ms -= GRAIN_MS
+
+    def _shift(self, grains: int) -> None:
+        """All that was learnt is so much less above the fastest than it was."""
+        grains = min(grains, len(self._weights) - 1)
+        self._weights[0] += self._weights[1 : grains + 1].sum()
+        self._weights[1:-grains] = self._weights[grains + 1 :]
+        self._weights[-grains:] = 0.0
+        self._quantile_ms = max(GRAIN_MS, self._quantile_ms - grains * GRAIN_MS)
 
     def _peak_ms(self) -> int:
         """The height of bursts while they keep coming, or 0."""

@@ -3,6 +3,7 @@ heard, the delay stays small, and nothing that arrives breaks it."""
 
 from __future__ import annotations
 
+import random
 import time
 
 import numpy as np
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core import opuspacket
+from edge_agent.core.delay import ArrivalDelay
 from edge_agent.core.playout import MOST_PACKETS, PlayoutBuffer
 from edge_agent.core.red import Older
 from edge_agent.core.stretch import LEAST_PERIOD, MOST_PERIOD, find_period, lengthen, shorten
+from edge_agent.core.voice import Coding, VoicePlan
 from edge_agent.media.opus import SILENCE, PyavDecoder, library, open_decoder
 from hardware.api import BLOCK_SAMPLES
 from tests.linklab.path import Loss, Outage, PathSpec, Rate
-from tests.listening import Coding, Listening, clicks, coded
+from tests.listening import Listening, clicks, coded
 
 WIDE = Rate.constant(10e6)
 
@@ -34,7 +37,7 @@ def test_a_lan_is_played_whole_and_at_once() -> None:
 def test_threes_lost_in_jitter_come_back_by_red() -> None:
     path = PathSpec(WIDE, delay_s=0.15, jitter_s=0.04, loss=Loss(0.05, 3))
     plain = Listening(path).run()
-    protected = Listening(path, Coding(red=3)).run()
+    protected = Listening(path, VoicePlan(red_depth=3)).run()
 
     assert protected.buffer.counts.red_recovered > 3 * protected.buffer.counts.lost
     assert protected.score().pesq > plain.score().pesq
@@ -43,7 +46,7 @@ def test_threes_lost_in_jitter_come_back_by_red() -> None:
 
 def test_a_fifth_lost_is_hardly_heard_with_three_copies() -> None:
     path = PathSpec(WIDE, delay_s=0.1, loss=Loss(0.2))
-    one, three = (Listening(path, Coding(red=depth)).run() for depth in (1, 3))
+    one, three = (Listening(path, VoicePlan(red_depth=depth)).run() for depth in (1, 3))
 
     assert one.score().pesq >= 2.9
     assert three.score().pesq >= 3.9
@@ -53,7 +56,9 @@ def test_a_fifth_lost_is_hardly_heard_with_three_copies() -> None:
 @pytest.mark.skipif(library() is None, reason="FEC needs libopus, and PyAV's wheel has none that loads")
 def test_opus_own_protection_is_used() -> None:
     path = PathSpec(WIDE, delay_s=0.1, loss=Loss(0.2))
-    plain, protected = Listening(path).run(), Listening(path, Coding(fec=True, expected_loss=20)).run()
+    plain, protected = (
+        Listening(path, VoicePlan(Coding(fec=fec, expected_loss_percent=20))).run() for fec in (False, True)
+    )
 
     assert protected.buffer.counts.fec_recovered > protected.buffer.counts.lost
     assert protected.score().pesq >= plain.score().pesq + 0.4
@@ -77,16 +82,38 @@ def test_clocks_that_drift_for_five_minutes_move_no_delay(drift: float) -> None:
 
 
 def test_pauses_of_the_far_end_are_no_loss() -> None:
-    heard = Listening(PathSpec(WIDE, delay_s=0.02, jitter_s=0.01), Coding(dtx=True)).run()
+    heard = Listening(PathSpec(WIDE, delay_s=0.02, jitter_s=0.01), VoicePlan(Coding(dtx=True))).run()
 
     assert heard.buffer.counts.lost == 0
     assert heard.buffer.counts.concealed_samples == 0
     assert heard.score().pesq >= 4.0
 
 
+def test_jitter_alone_is_hardly_heard() -> None:
+    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.15)).run()
+
+    assert heard.score().pesq >= 4.2
+    assert heard.buffer.counts.stretched_samples / 48_000 <= 0.15  # of 24 s
+
+
+@pytest.mark.parametrize("step_ms", [-100, 100, 400])
+def test_another_path_is_another_beginning(step_ms: int) -> None:
+    delay, noise = ArrivalDelay(), random.Random(1)
+    targets = {}
+    for number in range(3000):
+        now = number * 0.02
+        path_ms = 500 + (step_ms if now > 20 else 0)
+        delay.arrived(number * BLOCK_SAMPLES, now + (path_ms + noise.uniform(0, 20)) / 1000)
+        targets[int(now)] = delay.target_ms
+
+    assert targets[19] <= 30
+    assert targets[22] >= step_ms
+    assert max(targets[second] for second in range(32, 60)) <= 30
+
+
 def test_a_block_costs_little() -> None:
     began = time.process_time()
-    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.05, loss=Loss(0.05)), Coding(red=1)).run()
+    heard = Listening(PathSpec(WIDE, delay_s=0.1, jitter_s=0.05, loss=Loss(0.05)), VoicePlan(red_depth=1)).run()
 
     assert (time.process_time() - began) / (heard.seconds / 0.02) <= 0.002  # of which the path is a good part
 

@@ -232,7 +232,7 @@ def deflated(text: bytes, dictionary: bytes = sdp._DICTIONARY) -> bytes:
     "data",
     [
         b"",
-        b"\x02" + sdp.compress(CHROMIUM_ANSWER)[1:],
+        b"\x03" + sdp.compress(CHROMIUM_ANSWER)[1:],
         sdp.compress(CHROMIUM_ANSWER)[:-1],
         sdp.compress(CHROMIUM_ANSWER) + b"\x00",
         deflated(b"a" * 500_000),  # a bomb: half a megabyte in less than 800 bytes
