@@ -173,6 +173,17 @@ def test_old_retransmissions_go_and_queues_are_bounded() -> None:
     assert dropped == [str(number) for number in range(200 - MOST_WAITING)]
 
 
+def test_no_picture_is_wanted_while_the_lost_parts_of_others_wait() -> None:
+    pacer: Pacer[str] = Pacer(RATE, 0.0)
+    put_picture(pacer, 1, 1, 0.0)
+    pacer.put("lost", Kind.RETRANSMISSION, FULL, 0.0)
+    assert names(drained(pacer, 0.0)) == ["1.0"]
+    assert pacer.picture_would_wait_s(0.0) == pytest.approx(0.12)
+    assert names(drained(pacer, 0.06)) == ["lost"]
+    assert pacer.picture_would_wait_s(0.06) == pytest.approx(0.06)
+    assert pacer.picture_would_wait_s(0.13) == 0
+
+
 # --- what the voice has of it
 
 
