@@ -151,7 +151,7 @@ class Egress:
 
     async def room_for_pictures(self) -> None:
         """Returns when little waits here that would be before a new picture: it is not coded to wait."""
-        while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:
+        while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
             await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
 
     def add_sender(self, sender: Any, extension_id: int | None) -> None:
