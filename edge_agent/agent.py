@@ -70,8 +70,10 @@ FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
+OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
+_CONNECTS = (State.CLAIMED, State.LOST)  # media over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -312,6 +314,7 @@ class Agent:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
         if status.state is not before.state:
             self.delivery.share_link(self._messages_bps if status.state in _USES_THE_LINK else None)
+        self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)
@@ -655,9 +658,13 @@ class Agent:
     # --- the hub
 
     def hub_reached(self) -> None:
-        self.delivery.reached()
         self.tell_call(events.HubReached())
+        self.delivery.reached()
         self.downlink.reached()
+
+    def address_changed(self) -> None:
+        log.info("own address changed")
+        self.tell_call(events.AddressChanged())
 
     def hub_lost(self) -> None:
         self.delivery.lost()
@@ -671,7 +678,10 @@ class Agent:
             case wire.Answer(call, leg, sdp):
                 self.tell_call(events.AnswerCame(call, leg, sdp))
             case wire.NewLegWanted(call, leg):
-                self.tell_call(events.NewLegAsked(call, leg))
+                if self.clock.trusted and self.wall_ms() - message.sent_at_ms > OLD_WISH_MS:
+                    log.info("new leg wanted long ago call=%s leg=%d", call.hex(), leg)
+                else:
+                    self.tell_call(events.NewLegAsked(call, leg))
             case wire.Receipt():
                 self.delivery.receipt(body)
             case wire.Have():
