@@ -24,7 +24,7 @@ from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
-from edge_agent.core.split import messages_bps
+from edge_agent.core.split import burst_bps, messages_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -137,7 +137,7 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
-        self._messages_bps = messages_bps(settings.link.up_kbps * 1000)
+        self._link_bps = settings.link.up_kbps * 1000
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -313,7 +313,9 @@ class Agent:
         if self.hub.link is not None:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
         if status.state is not before.state:
-            self.delivery.share_link(self._messages_bps if status.state in _USES_THE_LINK else None)
+            self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
+            if self.hub.link is not None:
+                self.hub.link.pace(burst_bps(self._link_bps) if status.state is State.LIVE else None)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()

@@ -7,10 +7,12 @@ an address known from before while the name is looked up again. The first that c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ AGAIN_S = 1.0
 UNREACHABLE_AGAIN_S = 0.25  # there is no route: asking costs nothing, and one may come at any moment
 MOST_ATTEMPTS = 6  # that are open at one time
 _LOOK_S = 0.1  # how soon a change of `hurried`, or a name found, is seen
+_SO_MAX_PACING_RATE, _UNPACED = 47, 0xFFFFFFFF  # Linux, bytes a second; the socket module has no name for it
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 Address = tuple[int, tuple[object, ...]]  # family, and what `connect` takes
@@ -27,15 +30,17 @@ Address = tuple[int, tuple[object, ...]]  # family, and what `connect` takes
 class Dialler:
     """Of one far end. `dial` blocks, so it runs in a thread; `hurried` is asked while it does."""
 
-    def __init__(self, hurried: Callable[[], bool]) -> None:
+    def __init__(self, hurried: Callable[[], bool], segment_bytes: int | None = None) -> None:
+        """`segment_bytes`: TCP's longest, both ways; None: the system's own."""
         self._hurried = hurried
+        self._segment_bytes = segment_bytes
         self._known: tuple[str, int, list[Address]] = ("", 0, [])
 
     def dial(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """Connected and blocking. Raises OSError: of the last attempt, or of the name."""
         names = _Lookup(host, port)
         addresses = list(self._known[2]) if self._known[:2] == (host, port) else []
-        attempts = _Attempts()
+        attempts = _Attempts(self._segment_bytes)
         tried, next_at = 0, 0.0
         deadline = time.monotonic() + timeout_s
         error: OSError = TimeoutError(errno.ETIMEDOUT, "timed out")
@@ -65,11 +70,19 @@ class Dialler:
             attempts.close()
 
 
+def pace(sock: socket.socket, bps: float | None) -> None:
+    """From now on TCP itself sends no faster than that, with even gaps; None: as fast as it can."""
+    rate = _UNPACED if bps is None else round(bps / 8)
+    with contextlib.suppress(OSError):  # closed meanwhile
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate.to_bytes(4, sys.byteorder))
+
+
 class _Attempts:
     """Connections that are being made."""
 
-    def __init__(self) -> None:
+    def __init__(self, segment_bytes: int | None) -> None:
         self.open: list[socket.socket] = []  # oldest first
+        self._segment_bytes = segment_bytes
         self._selector = selectors.DefaultSelector()
 
     def start(self, address: Address) -> OSError | None:
@@ -80,6 +93,8 @@ class _Attempts:
         except OSError as error:
             return error
         sock.setblocking(False)
+        if self._segment_bytes is not None:  # before connecting: the far end is told too
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._segment_bytes)
         code = sock.connect_ex(far)
         if code not in (0, errno.EINPROGRESS):
             sock.close()

@@ -28,7 +28,8 @@ from edge_agent.addresses import AddressWatch, source_address
 from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
-from edge_agent.dial import Dialler
+from edge_agent.core.split import segment_bytes
+from edge_agent.dial import Dialler, pace
 from edge_agent.identity import Identity
 from edge_agent.sealing import Sealing
 from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
@@ -111,7 +112,9 @@ class HubLink:
         self._urgent = asyncio.Event()
         self._came_up_at = 0.0
         self._short_lives = 0  # connections that the broker closed soon, without one failing in between
-        self._dialler = Dialler(self._hurried)
+        link = settings.link
+        self._dialler = Dialler(self._hurried, segment_bytes(1000 * min(link.up_kbps, link.down_kbps)))
+        self._pace_bps: float | None = None
         self._heard_at = 0.0
         self._own_address = ""  # of the last connection
         self._network_changed_at = -math.inf
@@ -152,6 +155,17 @@ class HubLink:
             self._urgent.set()
         else:
             self._urgent.clear()
+
+    def pace(self, bps: float | None) -> None:
+        """No bursts over that, as beside a call; None: as fast as TCP goes."""
+        self._pace_bps = bps
+        if self._client is not None:
+            self._pace_socket(self._client)
+
+    def _pace_socket(self, client: paho.Client) -> None:
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            pace(sock, self._pace_bps)
 
     def _hurried(self) -> bool:
         """From any thread."""
@@ -369,6 +383,7 @@ class HubLink:
         own_address = sock.getsockname()[0] if sock is not None else self._own_address
         moved, self._own_address = self._own_address not in ("", own_address), own_address
         self._loop.call_later(STEADY_S, self._steady, client)
+        self._pace_socket(client)
         self._listener.link_up(moved)
 
     def _steady(self, client: paho.Client) -> None:

@@ -216,7 +216,8 @@ class Outbox:
         due = min((m.due for m in self._messages.values() if m.due is not None and not m.in_flight), default=None)
         if self._budget is None or self._budget.may_spend(now):
             return due
-        if any(file.to_send for file in self._files.values()) and self.chunks_in_flight < self.limits.chunks:
+        chunks_may_go = not self.holds_files and self.chunks_in_flight < self.limits.chunks
+        if chunks_may_go and any(file.to_send for file in self._files.values()):
             due = now if due is None else min(due, now)
         return None if due is None else max(due, self._budget.ready_at(now))
 

@@ -150,3 +150,32 @@ def test_it_ends_in_time_where_nothing_answers(swallowing: dial.Address) -> None
     with pytest.raises(TimeoutError):
         Dialler(lambda: True).dial(*swallowing[1], 0.5)  # type: ignore[arg-type]
     assert 0.5 <= time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize("segment_bytes", [210, 536])
+def test_both_ends_keep_to_short_segments(server: socket.socket, segment_bytes: int) -> None:
+    with Dialler(lambda: False, segment_bytes).dial("127.0.0.1", server.getsockname()[1], 5.0) as sock:
+        far, _ = server.accept()
+        with far:
+            for end in (sock, far):
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= segment_bytes
+
+
+def test_a_burst_is_stretched(server: socket.socket) -> None:
+    with Dialler(lambda: False, 536).dial("127.0.0.1", server.getsockname()[1], 5.0) as sock:
+        far, _ = server.accept()
+        with far:
+            far.settimeout(5.0)
+
+            def takes_s() -> float:
+                began, missing = time.monotonic(), 40_000
+                sock.sendall(bytes(missing))
+                while missing:
+                    missing -= len(far.recv(missing))
+                return time.monotonic() - began
+
+            dial.pace(sock, 400_000)
+            paced_s = takes_s()
+            assert 0.5 < paced_s < 3.0  # 0.8 s; the first ten segments go unpaced
+            dial.pace(sock, None)
+            assert takes_s() < paced_s / 2
