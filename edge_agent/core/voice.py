@@ -44,13 +44,14 @@ _QUALITY = {
 }
 _REAL_SHARE, _REAL_SHARE_120 = 0.95, 0.88  # of the rate asked for, as Opus spends it on speech
 LOSS_COST = 8.5  # what is above 1.0 shrinks by exp(-8.5 x) when the share x is lost, at any length of frames
-DELAY_COST = 0.2  # PESQ for each 100 ms
+DELAY_COST = 0.1  # PESQ for each 100 ms
 LEAST_LOSS = 0.003  # no link is without
 FEC_WORTH = 0.6  # of a repeated frame's
 FEC_SHARE = 0.8  # of the rate is left for the frame itself
 BETTER_BY = 0.1  # than the plan in use, or there is no change
 
 UNKNOWN_BPS = 1_000_000.0  # until a link is measured, it is taken for a good one
+UNMEASURED_VOICE_BPS = 90_000  # and its losses are mended within this
 RISING, FALLING = 0.5, 0.1  # of a new report of losses
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
@@ -111,6 +112,7 @@ class Direction:
     rate_bps: float
     loss: float = 0.0  # share of the packets
     mean_run: float = 1.0  # of lost ones
+    measured: bool = True  # else losses may come of too much being sent, and more of it would make them worse
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,16 @@ class LinkEstimate:
 
 @dataclass(frozen=True)
 class LinkRates:
-    """What is known of a link before anything was sent over it."""
+    """What is known of a link before anything was sent over it; None: nothing."""
 
-    up_bps: float = UNKNOWN_BPS
-    down_bps: float = UNKNOWN_BPS
+    up_bps: float | None = None
+    down_bps: float | None = None
 
-    @classmethod
-    def of(cls, up_kbps: float, down_kbps: float) -> LinkRates:
-        """0 where nothing is known."""
-        return cls(up_kbps * 1000 or UNKNOWN_BPS, down_kbps * 1000 or UNKNOWN_BPS)
+    def estimate(self, lost_up: float, lost_down: float) -> LinkEstimate:
+        def way(bps: float | None, loss: float) -> Direction:
+            return Direction(bps or UNKNOWN_BPS, loss, USUAL_RUN, measured=bps is not None)
+
+        return LinkEstimate(way(self.up_bps, lost_up), way(self.down_bps, lost_down))
 
 
 class LossMeter:
@@ -181,7 +184,8 @@ def plan_call(link: LinkEstimate, now_up: VoicePlan | None = None) -> CallPlan:
 
 def room_bps(way: Direction, pictures: bool) -> float:
     """For voice, its headers and what protects it."""
-    return (way.rate_bps * (1 - MARGIN) - CONTROL_BPS) * (VOICE_SHARE if pictures else 1.0)
+    room = (way.rate_bps * (1 - MARGIN) - CONTROL_BPS) * (VOICE_SHARE if pictures else 1.0)
+    return room if way.measured else min(room, UNMEASURED_VOICE_BPS)
 
 
 def worth(plan: VoicePlan, way: Direction) -> float:

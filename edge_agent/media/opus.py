@@ -112,7 +112,7 @@ class LibopusEncoder:
 
 
 class PyavEncoder:
-    """The same without libopus at hand: a new encoder for each change."""
+    """The same without libopus at hand: a new encoder for each change, and pauses that are coded like the rest."""
 
     def __init__(self) -> None:
         self._coding: Coding | None = None
@@ -222,7 +222,6 @@ def _pyav_encoder(coding: Coding) -> av.AudioCodecContext:
         "frame_duration": str(coding.frame_ms),
         "fec": str(int(coding.fec)),
         "packet_loss": str(coding.expected_loss_percent),
-        "dtx": str(int(coding.dtx)),
         "cutoff": str(coding.bandwidth.value // 2),
     }
     codec.open()

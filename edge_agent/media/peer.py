@@ -30,7 +30,7 @@ from aiortc.rtp import RtpPacket
 from edge_agent import ipc
 from edge_agent.core import red, sdp
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.voice import USUAL_RUN, CallPlan, Direction, LinkEstimate, LinkRates, LossMeter, plan_call
+from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkRates, LossMeter, plan_call
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, opus
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
@@ -44,6 +44,7 @@ KEY_FRAME_REQUEST_S = 0.5  # at most one PLI in this time
 WATCH_S = 0.25
 STATS_S = 1.0
 PLAN_S = 2.0
+START_PICTURES_BPS = 300_000  # as browsers begin by themselves
 
 _CODECS = {"audio": ("audio/red", "audio/opus"), "video": ("video/VP8", "video/rtx")}
 
@@ -82,7 +83,7 @@ class Leg:
         self._rates = rates
         self._lost_up, self._lost_down = LossMeter(), LossMeter()
         self._reported_at: object = None
-        self._plan = plan_call(self._link())
+        self._plan = plan_call(rates.estimate(0.0, 0.0))
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up)
         if self._plan.pictures_up is not None:
@@ -154,15 +155,10 @@ class Leg:
 
     # --- the plan
 
-    def _link(self) -> LinkEstimate:
-        up, down = self._lost_up.share, self._lost_down.share
-        return LinkEstimate(
-            Direction(self._rates.up_bps, up, USUAL_RUN), Direction(self._rates.down_bps, down, USUAL_RUN)
-        )
-
     async def _plan_anew(self) -> None:
         """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
-        plan = await asyncio.to_thread(plan_call, self._link(), self._plan.up)
+        link = self._rates.estimate(self._lost_up.share, self._lost_down.share)
+        plan = await asyncio.to_thread(plan_call, link, self._plan.up)
         if plan.up != self._plan.up:
             self._plan = replace(self._plan, up=plan.up)
             self.microphone.plan = plan.up
@@ -339,13 +335,13 @@ def _wishes(plan: CallPlan) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
         bps=coding.bps,
         frame_ms=coding.frame_ms,
         playback_hz=coding.bandwidth.value,
-        fec=coding.fec,
+        fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
         dtx=coding.dtx,
         repeated=plan.down.red_depth > 0,
     )
     if pictures is None:
         return voice, None
-    return voice, sdp.PictureWish(start_kbps=pictures.bps // 1000, most_kbps=pictures.bps // 1000)
+    return voice, sdp.PictureWish(min(pictures.bps, START_PICTURES_BPS) // 1000, pictures.bps // 1000)
 
 
 def _usable(servers: tuple[IceServer, ...]) -> list[RTCIceServer]:

@@ -87,7 +87,7 @@ class MediaProcess:
         self._recorder: Recorder | None = None
         self._preview: Preview | None = None
         self._as_jpeg: FarPictureDecoder | None = None
-        self._link_rates = LinkRates.of(settings.link.up_kbps, settings.link.down_kbps)
+        self._link_rates = LinkRates(settings.link.up_kbps * 1000.0 or None, settings.link.down_kbps * 1000.0 or None)
         wanted = settings.devices
         self._camera: Capture[Picture] = Capture(
             "camera",

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import aioice.ice
 import aioice.stun
+import aiortc.codecs
+import aiortc.codecs.vpx
+import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
+import aiortc.rtcrtpsender
 import pytest
 from aiortc.jitterbuffer import JitterBuffer
+from av.packet import Packet
 
+from edge_agent.core.voice import PicturePlan
 from edge_agent.media import hooks
 
+CALL = inspect.getsource(aiortc.rtcpeerconnection)
+SENDER = inspect.getsource(aiortc.rtcrtpsender)
+VPX = inspect.getsource(aiortc.codecs.vpx)
 RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
 CONNECTION = inspect.getsource(aioice.ice.Connection)
 
@@ -27,6 +37,15 @@ CONNECTION = inspect.getsource(aioice.ice.Connection)
         (RECEIVER, "pli_flag, encoded_frame = "),
         (RECEIVER, "if encoded_frame is not None"),
         (RECEIVER, "async def _send_rtcp_pli(self, media_ssrc: int)"),
+        (CALL, "self.__cname = f"),
+        (CALL, "CODECS[transceiver.kind][:], transceiver._preferred_codecs"),
+        (CALL, "find_common_codecs(CODECS[media.kind], media.rtp.codecs)"),
+        (SENDER, "self.__encoder = get_encoder(codec)"),
+        (SENDER, "payloads, timestamp = self.__encoder.pack(data)"),
+        (SENDER, "self._run_rtp(parameters.codecs[0])"),
+        (SENDER, "payload_type=codec.payloadType"),
+        (VPX, "self.__target_bitrate = DEFAULT_BITRATE"),
+        (VPX, "max(MIN_BITRATE, min(bitrate, MAX_BITRATE))"),
         (CONNECTION, "asyncio.create_task(self.query_consent())"),
         (CONNECTION, "self._query_consent_task"),
         (CONNECTION, "self._nominated: dict[int, CandidatePair]"),
@@ -99,3 +118,53 @@ async def test_consent_ends_when_no_answer_comes(fast_consent: None) -> None:
 
     assert connection.closed
     assert connection._query_consent_task is None
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And taken out again: the far ends of other tests are stock aiortc."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    monkeypatch.setattr(aioice.ice.Connection, "query_consent", aioice.ice.Connection.query_consent)
+    monkeypatch.setattr(aiortc.rtcrtpsender, "get_encoder", aiortc.rtcrtpsender.get_encoder)
+    monkeypatch.setitem(aiortc.codecs.CODECS, "audio", list(aiortc.codecs.CODECS["audio"]))
+    hooks.install()
+    hooks.install()
+
+
+@pytest.mark.usefixtures("installed")
+async def test_repeated_frames_are_offered_once_under_numbers_of_their_own() -> None:
+    codecs = aiortc.codecs.CODECS["audio"] + aiortc.codecs.CODECS["video"]
+    numbers = [codec.payloadType for codec in codecs]
+    assert numbers.count(hooks.RED) == numbers.count(hooks.OPUS) == 1
+    assert hooks.RED in aiortc.rtp.DYNAMIC_PAYLOAD_TYPES
+
+    connection = aiortc.RTCPeerConnection()
+    hooks.shorten_reports(connection)
+    connection.addTransceiver("audio")
+    offer = await connection.createOffer()
+    await connection.close()
+    assert f"a=rtpmap:{hooks.RED} red/48000/2" in offer.sdp
+    assert f"a=fmtp:{hooks.RED} {hooks.OPUS}/{hooks.OPUS}" in offer.sdp
+    assert f"cname:{hooks.CNAME}\r\n" in offer.sdp
+
+
+@pytest.mark.usefixtures("installed")
+def test_packets_are_sent_as_they_are() -> None:
+    red = next(codec for codec in aiortc.codecs.CODECS["audio"] if codec.mimeType == "audio/red")
+    packet = Packet(b"as it is")
+    packet.pts, packet.time_base = 5760, Fraction(1, 48_000)
+    for codec in (red, aiortc.codecs.CODECS["audio"][0]):
+        assert aiortc.rtcrtpsender.get_encoder(codec).pack(packet) == ([b"as it is"], 5760)
+
+
+def test_pictures_may_spend_less_than_aiortc_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vpx = aiortc.codecs.vpx
+    for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
+        monkeypatch.setattr(vpx, name, getattr(vpx, name))
+    hooks.bound_pictures(PicturePlan(40_000, 160, 120, 5.0))
+    encoder = vpx.Vp8Encoder()
+    assert encoder.target_bitrate == 40_000
+    encoder.target_bitrate = 2_000_000  # a REMB
+    assert encoder.target_bitrate == 40_000
+    encoder.target_bitrate = 1
+    assert encoder.target_bitrate == 30_000
