@@ -221,7 +221,7 @@ def _best(way: Direction, plans: Sequence[VoicePlan], pictures: bool, current: V
     fitting = plans[: bisect_right(plans, room, key=lambda plan: plan.wire_bps)]
     if not fitting:
         return plans[0]
-    expected = round(min(0.3, way.loss) * 100)
+    expected = min(30, 5 * round(way.loss * 20))
 
     def told(plan: VoicePlan) -> VoicePlan:
         """The encoder's own share of the protection follows the loss; that alone is no other plan."""

@@ -160,9 +160,11 @@ class Leg:
         link = self._rates.estimate(self._lost_up.share, self._lost_down.share)
         plan = await asyncio.to_thread(plan_call, link, self._plan.up)
         if plan.up != self._plan.up:
+            told_anew = plan.up.wire_bps != self._plan.up.wire_bps
             self._plan = replace(self._plan, up=plan.up)
             self.microphone.plan = plan.up
-            self._say_plan()
+            if told_anew:
+                self._say_plan()
 
     def _say_plan(self) -> None:
         plan = self._plan.up
