@@ -121,20 +121,6 @@ class LinkEstimate:
     down: Direction
 
 
-@dataclass(frozen=True)
-class LinkRates:
-    """What is known of a link before anything was sent over it; None: nothing."""
-
-    up_bps: float | None = None
-    down_bps: float | None = None
-
-    def estimate(self, lost_up: float, lost_down: float) -> LinkEstimate:
-        def way(bps: float | None, loss: float) -> Direction:
-            return Direction(bps or UNKNOWN_BPS, loss, USUAL_RUN, measured=bps is not None)
-
-        return LinkEstimate(way(self.up_bps, lost_up), way(self.down_bps, lost_down))
-
-
 class LossMeter:
     """The share of packets lost, from reports that come now and then: quick to rise, slow to fall."""
 
@@ -151,6 +137,20 @@ class LossMeter:
         self._received, self._lost = received, lost
         if new_received > 0:
             self.add(max(0.0, new_lost / (new_received + max(0, new_lost))))
+
+
+class LinkMemory:
+    """What is known of the kiosk's link: its rates by the configuration, its losses by the calls that went over it."""
+
+    def __init__(self, up_bps: float | None = None, down_bps: float | None = None) -> None:
+        self.lost_up, self.lost_down = LossMeter(), LossMeter()
+        self._up_bps, self._down_bps = up_bps, down_bps
+
+    def estimate(self) -> LinkEstimate:
+        def way(bps: float | None, lost: LossMeter) -> Direction:
+            return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)
+
+        return LinkEstimate(way(self._up_bps, self.lost_up), way(self._down_bps, self.lost_down))
 
 
 @dataclass(frozen=True)

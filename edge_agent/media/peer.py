@@ -30,7 +30,7 @@ from aiortc.rtp import RtpPacket
 from edge_agent import ipc
 from edge_agent.core import red, sdp
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkRates, LossMeter, plan_call
+from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, opus
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
@@ -69,7 +69,7 @@ class Leg:
         ice_servers: tuple[IceServer, ...],
         held: bool,
         owner: LegOwner,
-        rates: LinkRates,
+        link: LinkMemory,
     ) -> None:
         self.call, self.number = call, number
         self.is_connected = False
@@ -80,10 +80,9 @@ class Leg:
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = self._seen = False
 
-        self._rates = rates
-        self._lost_up, self._lost_down = LossMeter(), LossMeter()
+        self._link = link
         self._reported_at: object = None
-        self._plan = plan_call(rates.estimate(0.0, 0.0))
+        self._plan = plan_call(link.estimate())
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up)
         if self._plan.pictures_up is not None:
@@ -157,8 +156,7 @@ class Leg:
 
     async def _plan_anew(self) -> None:
         """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
-        link = self._rates.estimate(self._lost_up.share, self._lost_down.share)
-        plan = await asyncio.to_thread(plan_call, link, self._plan.up)
+        plan = await asyncio.to_thread(plan_call, self._link.estimate(), self._plan.up)
         if plan.up != self._plan.up:
             told_anew = plan.up.wire_bps != self._plan.up.wire_bps
             self._plan = replace(self._plan, up=plan.up)
@@ -172,7 +170,7 @@ class Leg:
             "voice plan call=%s leg=%d bps=%d frame_ms=%d fec=%s red=%s depth=%d distance=%d wire_bps=%d loss=%.3f",
             self.call.hex(), self.number, plan.coding.bps, plan.coding.frame_ms, plan.coding.fec,
             self.microphone.opus_in_red is not None, plan.red_depth, plan.red_distance, plan.wire_bps,
-            self._lost_up.share,
+            self._link.lost_up.share,
         )  # fmt: skip
 
     def _take_reports(self, report: dict[str, object]) -> None:
@@ -181,9 +179,9 @@ class Leg:
             kind, of = getattr(entry, "type", ""), getattr(entry, "kind", "")
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
-                self._lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
+                self._link.lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
             elif of == "audio" and kind == "inbound-rtp":
-                self._lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
+                self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
     # --- the far end's sound
 

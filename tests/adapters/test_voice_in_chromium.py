@@ -17,7 +17,7 @@ from av.packet import Packet
 
 from edge_agent import ipc
 from edge_agent.core import opuspacket, red
-from edge_agent.core.voice import Coding, LinkRates, VoicePlan
+from edge_agent.core.voice import Coding, LinkMemory, VoicePlan
 from edge_agent.media import hooks
 from edge_agent.media.peer import Leg
 from edge_agent.media.pictures import EncodedPicture
@@ -131,7 +131,7 @@ async def test_repeated_frames_and_frames_of_every_length(tmp_path: Path) -> Non
     (tmp_path / "page").mkdir()
     owner = Owner()
     async with browser(tmp_path / "page", tmp_path / "doctor.wav") as far:
-        leg = LossyLeg(b"callcall", 1, (), False, owner, LinkRates(1e6, 1e6))
+        leg = LossyLeg(b"callcall", 1, (), False, owner, LinkMemory(1e6, 1e6))
         sound = asyncio.create_task(run_sound(leg, said))
         try:
             await leg.take_answer(await far.answer(await leg.offer()))
@@ -172,7 +172,7 @@ async def test_the_browser_sends_as_it_is_asked(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     owner = Owner()
     async with browser(tmp_path / "page", tmp_path / "doctor.wav") as far:
-        leg = LossyLeg(b"callcall", 1, (), False, owner, LinkRates(20e3, 20e3))
+        leg = LossyLeg(b"callcall", 1, (), False, owner, LinkMemory(20e3, 20e3))
         sound = asyncio.create_task(run_sound(leg, said))
         try:
             offer = await leg.offer()

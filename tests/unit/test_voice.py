@@ -21,7 +21,7 @@ from edge_agent.core.voice import (
     Coding,
     Direction,
     LinkEstimate,
-    LinkRates,
+    LinkMemory,
     LossMeter,
     VoicePlan,
     plan_call,
@@ -117,8 +117,12 @@ def test_a_link_that_shrinks_is_obeyed_at_once() -> None:
 
 
 def test_losses_of_an_unmeasured_link_are_not_answered_with_more() -> None:
-    calm, lossy = (plan_call(LinkRates().estimate(loss, loss)).up for loss in (0.0, 0.2))
-    measured = plan_call(LinkRates(1e6, 1e6).estimate(0.2, 0.2)).up
+    unmeasured, known = LinkMemory(), LinkMemory(1e6, 1e6)
+    calm = plan_call(unmeasured.estimate()).up
+    for meter in (unmeasured.lost_up, known.lost_up):
+        for _ in range(20):
+            meter.add(0.2)
+    lossy, measured = plan_call(unmeasured.estimate()).up, plan_call(known.estimate()).up
 
     assert unrepaired(lossy, Direction(1e6, 0.2, 1.5)) < unrepaired(calm, Direction(1e6, 0.2, 1.5))
     assert lossy.wire_bps <= 90_000 < measured.wire_bps
