@@ -1,8 +1,9 @@
 """The poor links that the kit is measured on, each with the plan that is made for it, heard in virtual time.
 
-`python -m tests.voicerows` prints that table of docs/performance.md, `--playout` the one of the playout alone: speech coded by the plan, over the emulated path
-with the control traffic of a call beside it, played by the kiosk's own buffer in both directions. A browser's buffer
-is its own; what it makes of the kiosk's voice only a whole call can tell.
+`python -m tests.voicerows` prints that table of docs/performance.md, `--playout` the one of the playout alone. Speech is
+coded by the plan, goes over the emulated path with the control traffic of a call beside it, and is played by the kiosk's
+own buffer in both directions. A browser's buffer is its own; what it makes of the kiosk's voice only a whole call can
+tell.
 """
 
 from __future__ import annotations
