@@ -1,7 +1,7 @@
 """The poor links that the kit is measured on, each with the plan that is made for it, heard in virtual time.
 
-`python -m tests.voicerows` prints that table of docs/performance.md, `--playout` the one of the playout alone. Speech is
-coded by the plan, goes over the emulated path with the control traffic of a call beside it, and is played by the kiosk's
+`python -m tests.voicerows` prints that table of docs/performance.md, `--playout` the one of the playout alone. Speech
+is coded by the plan, goes over the emulated path with a call's control traffic beside it, and is played by the kiosk's
 own buffer in both directions. A browser's buffer is its own; what it makes of the kiosk's voice only a whole call can
 tell.
 """
