@@ -1,19 +1,21 @@
 """The poor links that the kit is measured on, each with the plan that is made for it, heard in virtual time.
 
-`python -m tests.voicerows` prints the table of docs/performance.md: speech coded by the plan, over the emulated path
-with the control traffic of a call beside it, played by the kiosk's own buffer in both directions. A browser's buffer
-is its own; what it makes of the kiosk's voice only a whole call can tell.
+`python -m tests.voicerows` prints that table of docs/performance.md, `--playout` the one of the playout alone. Speech
+is coded by the plan, goes over the emulated path with a call's control traffic beside it, and is played by the kiosk's
+own buffer in both directions. A browser's buffer is its own; what it makes of the kiosk's voice only a whole call can
+tell.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.core.voice import Direction, LinkEstimate, VoicePlan, plan_call
+from edge_agent.core.voice import Coding, Direction, LinkEstimate, VoicePlan, plan_call
 from tests.linklab.path import Loss, PathSpec, Rate
 from tests.listening import Listening, Marks
 
@@ -56,6 +58,23 @@ ROWS = (
 )
 
 
+WIDE = Rate.constant(10e6)
+THREES = PathSpec(WIDE, 0.15, 0.04, Loss(0.05, 3))
+PAIRS = PathSpec(Rate.constant(64e3), 0.2, loss=Loss(0.02, 2))
+FIFTH = PathSpec(WIDE, 0.1, loss=Loss(0.2))
+PLAYOUT = (
+    ("LAN, 24 kbit/s, 20 ms frames", PathSpec(WIDE, 0.005, 0.002), VoicePlan()),
+    ("150 + 0…40 ms, 5 % in threes", THREES, VoicePlan()),
+    ("the same with Opus' FEC", THREES, VoicePlan(Coding(fec=True, expected_loss_percent=10))),
+    ("the same with RED, 3 older frames", THREES, VoicePlan(red_depth=3)),
+    ("64 kbit/s, 200 ms, 2 % in pairs, 16 kbit/s, 60 ms frames", PAIRS, VoicePlan(Coding(16_000, 60))),
+    ("the same with RED, 1 older frame", PAIRS, VoicePlan(Coding(16_000, 60), 1)),
+    ("20 % lost, RED 1", FIFTH, VoicePlan(red_depth=1)),
+    ("20 % lost, RED 3", FIFTH, VoicePlan(red_depth=3)),
+    ("100 + 0…150 ms, nothing lost", PathSpec(WIDE, 0.1, 0.15), VoicePlan()),
+)
+
+
 def judge(row: Row, up: bool, plan: VoicePlan, seeds: int, seconds: float) -> tuple[Marks, float]:
     """The means over the seeds (of the delays too), and what the voice alone took of the link, in bits a second."""
     kbps = row.up_kbps if up else row.down_kbps
@@ -90,13 +109,26 @@ def lines(names: list[str], seeds: int, seconds: float) -> Iterator[str]:
             )
 
 
+def playout_lines(seeds: int) -> Iterator[str]:
+    yield "| path and coding | PESQ | mouth-to-ear ms | buffer p95 ms |"
+    yield "|---|---|---|---|"
+    for name, path, plan in PLAYOUT:
+        runs = [Listening(replace(path, seed=seed), plan, seconds=32).run() for seed in range(1, seeds + 1)]
+        pesq = np.mean([run.score().pesq for run in runs])
+        delay_ms = np.mean([run.mouth_to_ear_ms() for run in runs])
+        buffer_ms = np.mean([np.percentile(run.buffer_ms[200:], 95) for run in runs])
+        yield f"| {name} | {pesq:.2f} | {delay_ms:.0f} | {buffer_ms:.0f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help=", ".join(row.name for row in ROWS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=61.0)
+    parser.add_argument("--playout", action="store_true", help="the playout alone, over paths of its own")
     arguments = parser.parse_args()
-    for line in lines(arguments.rows, arguments.seeds, arguments.seconds):
+    wanted = lines(arguments.rows, arguments.seeds, arguments.seconds)
+    for line in playout_lines(arguments.seeds) if arguments.playout else wanted:
         print(line, flush=True)
 
 

@@ -197,7 +197,7 @@ class PlayoutBuffer:
         self._frames[position] = frame
         if frame.redundant:
             self._delay.recovered(position, now)
-        elif opuspacket.has_fec(frame.payload):
+        if opuspacket.has_fec(frame.payload):
             before = position - frame.duration
             if before >= self._next and before not in self._frames and self._last_sequence != frame.sequence - 1:
                 self._delay.recovered(before, now)

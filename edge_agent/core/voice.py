@@ -14,11 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from edge_agent.core.pacer import longest_packet_bytes
+from edge_agent.core.split import call_bps
+
 SAMPLES_PER_MS = 48
 
-HEADER_BYTES = 20 + 8 + 12 + 10  # IPv4, UDP, RTP without extensions, SRTP's tag (AES128_CM_SHA1_80)
+HEADER_BYTES = 20 + 8 + 12 + 8 + 10  # IPv4, UDP, RTP, its number for transport-cc, SRTP's tag (AES128_CM_SHA1_80)
 RED_OWN_BYTES, RED_OLDER_BYTES = 1, 4  # RFC 2198: for the packet's own frame, and for each one repeated
 CONTROL_BPS = 2_000  # RTCP and consent checks, as measured on a call without pictures
+PICTURES_CONTROL_BPS = 5_000  # the same with pictures: reports on more packets, and on two streams
+PICTURE_HEADER_BYTES = HEADER_BYTES + 4  # VP8's own
+PICTURES_AGAIN = 0.1  # of their room is for what was lost of them
 MARGIN = 0.04  # of the rate: Opus' rate varies around what it is asked for
 
 WIDE_FROM_BPS, FULL_FROM_BPS = 12_000, 32_000
@@ -44,13 +50,14 @@ _QUALITY = {
 }
 _REAL_SHARE, _REAL_SHARE_120 = 0.95, 0.88  # of the rate asked for, as Opus spends it on speech
 LOSS_COST = 8.5  # what is above 1.0 shrinks by exp(-8.5 x) when the share x is lost, at any length of frames
-DELAY_COST = 0.2  # PESQ for each 100 ms
+DELAY_COST = 0.1  # PESQ for each 100 ms
 LEAST_LOSS = 0.003  # no link is without
 FEC_WORTH = 0.6  # of a repeated frame's
 FEC_SHARE = 0.8  # of the rate is left for the frame itself
 BETTER_BY = 0.1  # than the plan in use, or there is no change
 
 UNKNOWN_BPS = 1_000_000.0  # until a link is measured, it is taken for a good one
+UNMEASURED_VOICE_BPS = 90_000  # and its losses are mended within this
 RISING, FALLING = 0.5, 0.1  # of a new report of losses
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
@@ -111,25 +118,13 @@ class Direction:
     rate_bps: float
     loss: float = 0.0  # share of the packets
     mean_run: float = 1.0  # of lost ones
+    measured: bool = True  # else losses may come of too much being sent, and more of it would make them worse
 
 
 @dataclass(frozen=True)
 class LinkEstimate:
     up: Direction  # from the kiosk
     down: Direction
-
-
-@dataclass(frozen=True)
-class LinkRates:
-    """What is known of a link before anything was sent over it."""
-
-    up_bps: float = UNKNOWN_BPS
-    down_bps: float = UNKNOWN_BPS
-
-    @classmethod
-    def of(cls, up_kbps: float, down_kbps: float) -> LinkRates:
-        """0 where nothing is known."""
-        return cls(up_kbps * 1000 or UNKNOWN_BPS, down_kbps * 1000 or UNKNOWN_BPS)
 
 
 class LossMeter:
@@ -148,6 +143,20 @@ class LossMeter:
         self._received, self._lost = received, lost
         if new_received > 0:
             self.add(max(0.0, new_lost / (new_received + max(0, new_lost))))
+
+
+class LinkMemory:
+    """What is known of the kiosk's link: its rates by the configuration, its losses by the calls that went over it."""
+
+    def __init__(self, up_bps: float | None = None, down_bps: float | None = None) -> None:
+        self.lost_up, self.lost_down = LossMeter(), LossMeter()
+        self._up_bps, self._down_bps = up_bps, down_bps
+
+    def estimate(self) -> LinkEstimate:
+        def way(bps: float | None, lost: LossMeter) -> Direction:
+            return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)
+
+        return LinkEstimate(way(self._up_bps, self.lost_up), way(self._down_bps, self.lost_down))
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,8 @@ def plan_call(link: LinkEstimate, now_up: VoicePlan | None = None) -> CallPlan:
 
 def room_bps(way: Direction, pictures: bool) -> float:
     """For voice, its headers and what protects it."""
-    return (way.rate_bps * (1 - MARGIN) - CONTROL_BPS) * (VOICE_SHARE if pictures else 1.0)
+    room = (way.rate_bps * (1 - MARGIN) - CONTROL_BPS) * (VOICE_SHARE if pictures else 1.0)
+    return room if way.measured else min(room, UNMEASURED_VOICE_BPS)
 
 
 def worth(plan: VoicePlan, way: Direction) -> float:
@@ -217,7 +227,7 @@ def _best(way: Direction, plans: Sequence[VoicePlan], pictures: bool, current: V
     fitting = plans[: bisect_right(plans, room, key=lambda plan: plan.wire_bps)]
     if not fitting:
         return plans[0]
-    expected = round(min(0.3, way.loss) * 100)
+    expected = min(30, 5 * round(way.loss * 20))
 
     def told(plan: VoicePlan) -> VoicePlan:
         """The encoder's own share of the protection follows the loss; that alone is no other plan."""
@@ -271,7 +281,8 @@ def _sorted(plans: Iterator[VoicePlan]) -> Sequence[VoicePlan]:
 
 def _pictures(way: Direction, voice: VoicePlan) -> PicturePlan:
     """A fixed split, until pictures have an allocator of their own: most of what the voice leaves."""
-    bps = int(0.8 * (way.rate_bps * (1 - MARGIN) - CONTROL_BPS - voice.wire_bps))
+    room = call_bps(way.rate_bps) * (1 - MARGIN) - PICTURES_CONTROL_BPS - voice.wire_bps
+    bps = int(room * (1 - PICTURE_HEADER_BYTES / longest_packet_bytes(way.rate_bps)) * (1 - PICTURES_AGAIN))
     if way.rate_bps < THIN_BPS:
         return PicturePlan(bps, 160, 120, 5.0)
     if way.rate_bps < MIDDLE_BPS:

@@ -58,7 +58,7 @@ def bound_pictures(plan: PicturePlan) -> None:
     vpx: Any = aiortc.codecs.vpx
     vpx.MIN_BITRATE = min(30_000, plan.bps)
     vpx.MAX_BITRATE = max(plan.bps, vpx.MIN_BITRATE)
-    vpx.DEFAULT_BITRATE = vpx.MAX_BITRATE
+    vpx.DEFAULT_BITRATE = min(500_000, vpx.MAX_BITRATE)
 
 
 def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:

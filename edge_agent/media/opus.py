@@ -62,6 +62,15 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def sound_frame(block: Samples, position: int) -> av.AudioFrame:
+    """As PyAV's encoders want it."""
+    frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout="mono")
+    frame.sample_rate = SAMPLE_RATE_HZ
+    frame.time_base = Fraction(1, SAMPLE_RATE_HZ)
+    frame.pts = position
+    return frame
+
+
 def open_decoder() -> Decoder:
     opus = library()
     return LibopusDecoder(opus) if opus is not None else PyavDecoder()
@@ -112,7 +121,7 @@ class LibopusEncoder:
 
 
 class PyavEncoder:
-    """The same without libopus at hand: a new encoder for each change."""
+    """The same without libopus at hand: a new encoder for each change, and pauses that are coded like the rest."""
 
     def __init__(self) -> None:
         self._coding: Coding | None = None
@@ -122,10 +131,8 @@ class PyavEncoder:
         if coding != self._coding:
             self._codec = _pyav_encoder(coding)
             self._coding = coding
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, self._position
+        packets = self._codec.encode(sound_frame(samples, self._position))
         self._position += len(samples)
-        packets = self._codec.encode(frame)
         if not packets:
             raise ValueError("PyAV keeps a frame back")
         return bytes(packets[0])
@@ -222,7 +229,6 @@ def _pyav_encoder(coding: Coding) -> av.AudioCodecContext:
         "frame_duration": str(coding.frame_ms),
         "fec": str(int(coding.fec)),
         "packet_loss": str(coding.expected_loss_percent),
-        "dtx": str(int(coding.dtx)),
         "cutoff": str(coding.bandwidth.value // 2),
     }
     codec.open()

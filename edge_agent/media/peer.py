@@ -32,7 +32,7 @@ from edge_agent import ipc
 from edge_agent.core import red, sdp
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.split import call_bps
-from edge_agent.core.voice import USUAL_RUN, CallPlan, Direction, LinkEstimate, LinkRates, LossMeter, plan_call
+from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import egress_of
@@ -47,6 +47,7 @@ KEY_FRAME_REQUEST_S = 0.5  # at most one PLI in this time
 WATCH_S = 0.25
 STATS_S = 1.0
 PLAN_S = 2.0
+START_PICTURES_BPS = 300_000  # as browsers begin by themselves
 
 _CODECS = {"audio": ("audio/red", "audio/opus"), "video": ("video/VP8", "video/rtx")}
 
@@ -71,7 +72,7 @@ class Leg:
         ice_servers: tuple[IceServer, ...],
         held: bool,
         owner: LegOwner,
-        rates: LinkRates,
+        link: LinkMemory,
     ) -> None:
         self.call, self.number = call, number
         self.is_connected = False
@@ -83,10 +84,9 @@ class Leg:
         self._heard = self._seen = False
         self._ice: ice.Connection | None = None
 
-        self._rates = rates
-        self._lost_up, self._lost_down = LossMeter(), LossMeter()
+        self._link = link
         self._reported_at: object = None
-        self._plan = plan_call(self._link())
+        self._plan = plan_call(link.estimate())
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
         if self._plan.pictures_up is not None:
@@ -108,7 +108,7 @@ class Leg:
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
         self.egress = egress_of(audio.sender)
-        self.egress.set_rate(call_bps(rates.up_bps))
+        self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
@@ -179,19 +179,15 @@ class Leg:
 
     # --- the plan
 
-    def _link(self) -> LinkEstimate:
-        up, down = self._lost_up.share, self._lost_down.share
-        return LinkEstimate(
-            Direction(self._rates.up_bps, up, USUAL_RUN), Direction(self._rates.down_bps, down, USUAL_RUN)
-        )
-
     async def _plan_anew(self) -> None:
         """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
-        plan = await asyncio.to_thread(plan_call, self._link(), self._plan.up)
+        plan = await asyncio.to_thread(plan_call, self._link.estimate(), self._plan.up)
         if plan.up != self._plan.up:
+            told_anew = plan.up.wire_bps != self._plan.up.wire_bps
             self._plan = replace(self._plan, up=plan.up)
             self.microphone.plan = plan.up
-            self._say_plan()
+            if told_anew:
+                self._say_plan()
 
     def _say_plan(self) -> None:
         plan = self._plan.up
@@ -199,7 +195,7 @@ class Leg:
             "voice plan call=%s leg=%d bps=%d frame_ms=%d fec=%s red=%s depth=%d distance=%d wire_bps=%d loss=%.3f",
             self.call.hex(), self.number, plan.coding.bps, plan.coding.frame_ms, plan.coding.fec,
             self.microphone.opus_in_red is not None, plan.red_depth, plan.red_distance, plan.wire_bps,
-            self._lost_up.share,
+            self._link.lost_up.share,
         )  # fmt: skip
 
     def _take_reports(self, report: dict[str, object]) -> None:
@@ -208,9 +204,9 @@ class Leg:
             kind, of = getattr(entry, "type", ""), getattr(entry, "kind", "")
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
-                self._lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
+                self._link.lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
             elif of == "audio" and kind == "inbound-rtp":
-                self._lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
+                self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
     # --- the far end's sound
 
@@ -367,13 +363,13 @@ def _wishes(plan: CallPlan) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
         bps=coding.bps,
         frame_ms=coding.frame_ms,
         playback_hz=coding.bandwidth.value,
-        fec=coding.fec,
+        fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
         dtx=coding.dtx,
         repeated=plan.down.red_depth > 0,
     )
     if pictures is None:
         return voice, None
-    return voice, sdp.PictureWish(start_kbps=pictures.bps // 1000, most_kbps=pictures.bps // 1000)
+    return voice, sdp.PictureWish(min(pictures.bps, START_PICTURES_BPS) // 1000, pictures.bps // 1000)
 
 
 def _usable(servers: tuple[IceServer, ...]) -> list[RTCIceServer]:

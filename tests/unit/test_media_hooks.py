@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from fractions import Fraction
 
+import aioice.ice
+import aiortc.codecs
 import aiortc.codecs.vpx
 import aiortc.rtcdtlstransport
+import aiortc.rtcicetransport
 import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import pytest
 from aiortc.jitterbuffer import JitterBuffer
+from av.packet import Packet
+
+from edge_agent.core.voice import PicturePlan
+from edge_agent.media import hooks
 
 TRANSPORT = inspect.getsource(aiortc.rtcdtlstransport.RTCDtlsTransport)
 SENDER = inspect.getsource(aiortc.rtcrtpsender.RTCRtpSender)
@@ -43,6 +52,14 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (SENDER, "ssrc=self._rtx_ssrc"),
         (SENDER, "def _send_keyframe(self) -> None:"),
         (VPX, "PACKET_MAX - len(descr_bytes)"),
+        (PEER, "self.__cname = f"),
+        (PEER, "CODECS[transceiver.kind][:], transceiver._preferred_codecs"),
+        (SENDER, "self.__encoder = get_encoder(codec)"),
+        (SENDER, "payloads, timestamp = self.__encoder.pack(data)"),
+        (SENDER, "self._run_rtp(parameters.codecs[0])"),
+        (SENDER, "payload_type=codec.payloadType"),
+        (VPX, "self.__target_bitrate = DEFAULT_BITRATE"),
+        (VPX, "max(MIN_BITRATE, min(bitrate, MAX_BITRATE))"),
     ],
 )
 def test_the_names_used_are_there(where: str, used: str) -> None:
@@ -51,3 +68,56 @@ def test_the_names_used_are_there(where: str, used: str) -> None:
 
 def test_signatures_are_the_ones_used() -> None:
     assert list(inspect.signature(JitterBuffer.add).parameters) == ["self", "packet"]
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And taken out again: the far ends of other tests are stock aiortc."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    monkeypatch.setattr(aiortc.rtcicetransport, "Connection", aiortc.rtcicetransport.Connection)
+    monkeypatch.setattr(aiortc.rtcpeerconnection, "RTCDtlsTransport", aiortc.rtcpeerconnection.RTCDtlsTransport)
+    for kind in ("audio", "video"):
+        monkeypatch.setitem(aiortc.codecs.HEADER_EXTENSIONS, kind, list(aiortc.codecs.HEADER_EXTENSIONS[kind]))
+        monkeypatch.setitem(aiortc.codecs.CODECS, kind, copy.deepcopy(aiortc.codecs.CODECS[kind]))
+    monkeypatch.setattr(aiortc.rtcrtpsender, "get_encoder", aiortc.rtcrtpsender.get_encoder)
+    hooks.install()
+    hooks.install()
+
+
+@pytest.mark.usefixtures("installed")
+async def test_repeated_frames_are_offered_once_under_numbers_of_their_own() -> None:
+    codecs = aiortc.codecs.CODECS["audio"] + aiortc.codecs.CODECS["video"]
+    numbers = [codec.payloadType for codec in codecs]
+    assert numbers.count(hooks.RED) == numbers.count(hooks.OPUS) == 1
+    assert hooks.RED in aiortc.rtp.DYNAMIC_PAYLOAD_TYPES
+
+    connection = aiortc.RTCPeerConnection()
+    hooks.shorten_reports(connection)
+    connection.addTransceiver("audio")
+    offer = await connection.createOffer()
+    await connection.close()
+    assert f"a=rtpmap:{hooks.RED} red/48000/2" in offer.sdp
+    assert f"a=fmtp:{hooks.RED} {hooks.OPUS}/{hooks.OPUS}" in offer.sdp
+    assert f"cname:{hooks.CNAME}\r\n" in offer.sdp
+
+
+@pytest.mark.usefixtures("installed")
+def test_packets_are_sent_as_they_are() -> None:
+    red = next(codec for codec in aiortc.codecs.CODECS["audio"] if codec.mimeType == "audio/red")
+    packet = Packet(b"as it is")
+    packet.pts, packet.time_base = 5760, Fraction(1, 48_000)
+    for codec in (red, aiortc.codecs.CODECS["audio"][0]):
+        assert aiortc.rtcrtpsender.get_encoder(codec).pack(packet) == ([b"as it is"], 5760)
+
+
+def test_pictures_may_spend_less_than_aiortc_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vpx = aiortc.codecs.vpx
+    for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
+        monkeypatch.setattr(vpx, name, getattr(vpx, name))
+    hooks.bound_pictures(PicturePlan(40_000, 160, 120, 5.0))
+    encoder = vpx.Vp8Encoder()
+    assert encoder.target_bitrate == 40_000
+    encoder.target_bitrate = 2_000_000  # a REMB
+    assert encoder.target_bitrate == 40_000
+    encoder.target_bitrate = 1
+    assert encoder.target_bitrate == 30_000
