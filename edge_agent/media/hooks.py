@@ -1,33 +1,25 @@
-"""Every place where the kit reaches into aiortc and aioice, with the reason. Nothing else touches their privates.
+"""Every place where the kit reaches into aiortc, with the reason; `edge_agent.media.ice` reaches into aioice. Nothing
+else touches their privates.
 
-Tried with aiortc 1.16.0 and aioice 0.13.0; `tests/unit/test_media_hooks.py` fails when a name used here disappears.
+Tried with aiortc 1.16.0; `tests/unit/test_media_hooks.py` fails when a name used here disappears.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable
 
-import aioice.ice
-import aioice.stun
 from aiortc import RTCRtpReceiver
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
 
-CONSENT_INTERVAL_S = 2.5
-CONSENT_RETRANSMISSIONS = 3  # at 0.5, 1.5 and 3.5 s: an answer may take 7.5 s
-CONSENT_EXPIRES_S = 30.0  # RFC 7675, section 5.1
+from edge_agent.media import ice
 
 PacketSink = Callable[[RtpPacket], None]
-
-_stock_host_addresses = aioice.ice.get_host_addresses
 
 
 def install() -> None:
     """Once, before the first peer connection."""
-    aioice.ice.get_host_addresses = _host_addresses
-    aioice.ice.Connection.query_consent = _query_consent  # type: ignore[method-assign]
+    ice.install()
 
 
 def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
@@ -53,44 +45,3 @@ class _Tap:
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         self._sink(packet)
         return False, None
-
-
-def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    """Loopback where there is nothing else, so that a laptop without any network can show the kit."""
-    return _stock_host_addresses(use_ipv4, use_ipv6) or ["127.0.0.1"]
-
-
-async def _query_consent(self: aioice.ice.Connection) -> None:
-    """Consent to send (RFC 7675), as the RFC has it: 30 s without an answer, however late each one comes.
-
-    The stock one waits 0.5 s for each answer and closes a call whose RTT is over that.
-    """
-    loop = asyncio.get_running_loop()
-    last_answer = loop.time()
-    checks: set[asyncio.Task[None]] = set()
-
-    async def check(pair: aioice.ice.CandidatePair) -> None:
-        nonlocal last_answer
-        try:
-            await pair.protocol.request(
-                self.build_request(pair, nominate=False),
-                pair.remote_addr,
-                integrity_key=(self.remote_password or "").encode(),
-                retransmissions=CONSENT_RETRANSMISSIONS,
-            )
-        except (aioice.stun.TransactionError, OSError):
-            return
-        last_answer = loop.time()
-
-    try:
-        while loop.time() - last_answer < CONSENT_EXPIRES_S:
-            await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load only
-            for pair in self._nominated.values():
-                task = asyncio.create_task(check(pair))
-                checks.add(task)
-                task.add_done_callback(checks.discard)
-    finally:
-        for task in checks:
-            task.cancel()
-    self._query_consent_task = None
-    await self.close()

@@ -1,0 +1,144 @@
+"""A canary over every private name of aioice that `edge_agent.media.ice` uses, and what it does between real ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator
+
+import aioice.ice
+import aioice.stun
+import aiortc.rtcicetransport
+import pytest
+
+from edge_agent.core import consent
+from edge_agent.media import ice
+
+CONNECTION = inspect.getsource(aioice.ice.Connection)
+PROTOCOL = inspect.getsource(aioice.ice.StunProtocol)
+TRANSPORT = inspect.getsource(aiortc.rtcicetransport)
+
+
+@pytest.mark.parametrize(
+    ("where", "used"),
+    [
+        (TRANSPORT, "self._connection = Connection("),
+        (CONNECTION, "asyncio.create_task(self.query_consent())"),
+        (CONNECTION, "self._query_consent_task"),
+        (CONNECTION, "self._nominated: dict[int, CandidatePair]"),
+        (CONNECTION, "def build_request(self, pair: CandidatePair, nominate: bool)"),
+        (CONNECTION, "= get_host_addresses("),
+        (PROTOCOL, "self.transactions: dict[bytes, stun.Transaction]"),
+        (PROTOCOL, "transaction.response_received(message, addr)"),
+        (PROTOCOL, "def send_stun(self, message: stun.Message, addr: tuple[str, int])"),
+    ],
+)
+def test_the_names_used_are_there(where: str, used: str) -> None:
+    assert used in where, "aioice or aiortc has changed: read edge_agent/media/ice.py against it"
+
+
+def test_signatures_are_the_ones_used() -> None:
+    assert list(inspect.signature(aioice.ice.get_host_addresses).parameters) == ["use_ipv4", "use_ipv6"]
+    assert list(inspect.signature(aioice.stun.Message.check_message_integrity).parameters) == ["self", "key"]
+
+
+def test_a_check_waits_longer_than_any_round_trip() -> None:
+    """aioice asks again at 0.5 s and doubles: with six of those an answer may take a minute."""
+    assert sum(aioice.stun.RETRY_RTO * 2**n for n in range(aioice.stun.RETRY_MAX + 1)) > 30
+    assert aioice.stun.RETRY_RTO * 2**aioice.stun.RETRY_MAX > 5  # of which this is for an answer to the last
+
+
+def test_a_machine_without_a_network_offers_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ice, "_stock_host_addresses", lambda *_: ["192.0.2.7"])
+    assert ice._host_addresses(use_ipv4=True, use_ipv6=True) == ["192.0.2.7"]
+    monkeypatch.setattr(ice, "_stock_host_addresses", lambda *_: [])
+    assert ice._host_addresses(use_ipv4=True, use_ipv6=True) == ["127.0.0.1"]
+
+
+class Path:
+    """What the far end's answers go through."""
+
+    delay_s = 0.0
+    dead = False
+    asked = 0
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In a hurry: the times of consent a hundredth, so that a delay of 15 ms stands for 1.5 s."""
+    for name in ("INTERVAL_S", "EXPIRES_S", "FIRST_PATIENCE_S", "LEAST_PATIENCE_S", "MOST_PATIENCE_S"):
+        monkeypatch.setattr(consent, name, getattr(consent, name) / 50)
+    monkeypatch.setattr(ice, "EXPIRES_S", consent.EXPIRES_S)
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda **_: ["127.0.0.1"])
+    return Path()
+
+
+@contextlib.asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[tuple[ice.Connection, aioice.ice.Connection]]:
+    near, far = ice.Connection(ice_controlling=True), aioice.ice.Connection(ice_controlling=False)
+    for one, other in ((near, far), (far, near)):
+        await one.gather_candidates()
+        other.remote_username, other.remote_password = one.local_username, one.local_password
+    for one, other in ((near, far), (far, near)):
+        for candidate in one.local_candidates:
+            await other.add_remote_candidate(candidate)
+        await other.add_remote_candidate(None)
+    await asyncio.gather(near.connect(), far.connect())
+    far._query_consent_task.cancel()  # type: ignore[union-attr]
+    protocol = far._protocols[0]
+    send_stun, loop = protocol.send_stun, asyncio.get_running_loop()
+
+    def later(message: aioice.stun.Message, addr: tuple[str, int]) -> None:
+        path.asked += 1
+        if not path.dead:
+            loop.call_later(path.delay_s, send_stun, message, addr)
+
+    protocol.send_stun = later  # type: ignore[method-assign]
+    try:
+        yield near, far
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def closed_within(near: ice.Connection, seconds: float) -> bool:
+    """Whether the connection gives the path up."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(near.get_event(), seconds)
+    return near._closed
+
+
+async def test_consent_outlives_answers_slower_than_a_second_and_a_half(path: Path) -> None:
+    path.delay_s = 2 * consent.MOST_PATIENCE_S
+    async with connected(path) as (near, _):
+        assert not await closed_within(near, 2 * consent.EXPIRES_S)
+        assert path.asked >= 2 * consent.EXPIRES_S / consent.INTERVAL_S
+        await near.send(b"still here")
+
+
+async def test_consent_ends_when_no_answer_comes(path: Path) -> None:
+    path.dead = True
+    async with connected(path) as (near, _):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await closed_within(near, 2 * consent.EXPIRES_S)
+        assert loop.time() - began >= 0.9 * consent.EXPIRES_S
+        with pytest.raises(ConnectionError):
+            await near.send(b"into the void")
+
+
+async def test_an_answer_of_somebody_else_is_none(path: Path) -> None:
+    async with connected(path) as (near, far):
+        far._local_password = "x" * 22  # signs with it
+        assert await closed_within(near, 2 * consent.EXPIRES_S)
+
+
+async def test_questions_are_forgotten_with_the_connection(path: Path) -> None:
+    path.dead = True
+    async with connected(path) as (near, _):
+        protocol = near._protocols[0]
+        await asyncio.sleep(3 * consent.FIRST_PATIENCE_S + 1.2 * consent.INTERVAL_S)
+        assert len(protocol.transactions) >= 2
+        await near.close()
+        assert not protocol.transactions
