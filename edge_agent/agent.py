@@ -70,6 +70,7 @@ EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
+_CONNECTS = (State.CLAIMED, State.LOST)  # media over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -307,6 +308,7 @@ class Agent:
                     clips += self.drafts.tell(ButtonPressed())
         if self.hub.link is not None:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
+        self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)
@@ -650,9 +652,13 @@ class Agent:
     # --- the hub
 
     def hub_reached(self) -> None:
-        self.delivery.reached()
         self.tell_call(events.HubReached())
+        self.delivery.reached()
         self.downlink.reached()
+
+    def address_changed(self) -> None:
+        log.info("own address changed")
+        self.tell_call(events.AddressChanged())
 
     def hub_lost(self) -> None:
         self.delivery.lost()

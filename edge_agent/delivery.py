@@ -60,6 +60,12 @@ class Delivery:
     def lost(self) -> None:
         self.outbox.lost()
 
+    def hold_files(self, held: bool) -> None:
+        """While a call waits for an answer over the same link."""
+        if held != self.outbox.holds_files:
+            self.outbox.holds_files = held
+            self._pump()
+
     def receipt(self, body: wire.Receipt) -> None:
         self._let_go(self.outbox.receipt(body.ids))
 

@@ -117,6 +117,7 @@ class Outbox:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 -- immutable
         self.limits = limits
         self.set_aside: list[bytes] = []  # ids of messages, for the owner to record and clear
+        self.holds_files = False  # no more chunks for now
         self._messages: dict[bytes, _Message] = {}
         self._files: dict[FileKey, _File] = {}
         self._reachable = False
@@ -267,7 +268,7 @@ class Outbox:
         return min(heads.values(), key=lambda m: (urgency[m.consult], m.order), default=None)
 
     def _next_chunk(self) -> SendChunk | None:
-        if self.chunks_in_flight >= self.limits.chunks:
+        if self.holds_files or self.chunks_in_flight >= self.limits.chunks:
             return None
         waiting = [(file.priority, file.order, key) for key, file in self._files.items() if file.to_send]
         if not waiting:

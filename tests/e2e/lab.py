@@ -50,6 +50,15 @@ class Lab:
         _run("ip", "-n", self.village, "link", "set", "eth0", "up")
         _run("ip", "-n", self.village, "route", "replace", "default", "via", _host(self.village_address, 1))
 
+    def move(self) -> None:
+        """Another address, as when a modem takes over from Wi-Fi: what is connected from the old one is dead."""
+        net, _, last = self.village_address.rpartition(".")
+        old = _run("ip", "-n", self.village, "-br", "address", "show", "dev", "eth0").split()[2]
+        new = f"{net}.{int(last) + 1}/24" if old == f"{self.village_address}/24" else f"{self.village_address}/24"
+        _run("ip", "-n", self.village, "address", "del", old, "dev", "eth0")
+        _run("ip", "-n", self.village, "address", "add", new, "dev", "eth0")
+        _run("ip", "-n", self.village, "route", "replace", "default", "via", _host(self.village_address, 1))
+
     def connect(self, host: str, port: int, timeout: float = 5.0) -> socket.socket:
         """A TCP connection made inside the village, usable from here: the way to the kiosk's own loopback."""
         made: list[socket.socket] = []
@@ -120,8 +129,8 @@ def _host(address: str, last: int) -> str:
     return f"{address.rpartition('.')[0]}.{last}"
 
 
-def _run(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True, text=True)
+def _run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def _quietly(*argv: str) -> None:
