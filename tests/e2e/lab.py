@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 _CLONE_NEWNET = 0x40000000
 
@@ -26,7 +27,17 @@ class LabUnavailable(Exception):
     """Why there can be no lab on this machine; the tests that need one are skipped with it."""
 
 
-@dataclass(frozen=True)
+class Village(Protocol):
+    """Where a kiosk stands, and by which address it finds the hub."""
+
+    town_address: str
+
+    def command(self, *argv: str) -> list[str]: ...
+
+    def connect(self, host: str, port: int, timeout: float = 5.0) -> socket.socket: ...
+
+
+@dataclass
 class Lab:
     village: str  # the namespaces' names
     router: str
@@ -61,24 +72,7 @@ class Lab:
 
     def connect(self, host: str, port: int, timeout: float = 5.0) -> socket.socket:
         """A TCP connection made inside the village, usable from here: the way to the kiosk's own loopback."""
-        made: list[socket.socket] = []
-        failed: list[OSError] = []
-
-        def inside() -> None:
-            try:
-                with open(f"/run/netns/{self.village}") as namespace:
-                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                        raise OSError(ctypes.get_errno(), "setns")
-                made.append(socket.create_connection((host, port), timeout))
-            except OSError as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=inside)  # the namespace belongs to the thread and ends with it
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-        return made[0]
+        return connect_inside(f"/run/netns/{self.village}", host, port, timeout)
 
     def _forward(self, value: str) -> None:
         _run("ip", "netns", "exec", self.router, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/ip_forward")
@@ -118,6 +112,27 @@ def open_lab() -> Iterator[Lab]:
         except subprocess.CalledProcessError as error:
             raise LabUnavailable(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from None
         yield lab
+
+
+def connect_inside(namespace: str, host: str, port: int, timeout: float) -> socket.socket:
+    made: list[socket.socket] = []
+    failed: list[OSError] = []
+
+    def inside() -> None:
+        try:
+            with open(namespace) as entered:
+                if ctypes.CDLL(None, use_errno=True).setns(entered.fileno(), _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_connection((host, port), timeout))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=inside)  # the namespace belongs to the thread and ends with it
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def _free_octet() -> int:
