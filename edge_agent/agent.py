@@ -69,6 +69,7 @@ FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
+OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _CONNECTS = (State.CLAIMED, State.LOST)  # media over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
@@ -672,7 +673,10 @@ class Agent:
             case wire.Answer(call, leg, sdp):
                 self.tell_call(events.AnswerCame(call, leg, sdp))
             case wire.NewLegWanted(call, leg):
-                self.tell_call(events.NewLegAsked(call, leg))
+                if self.clock.trusted and self.wall_ms() - message.sent_at_ms > OLD_WISH_MS:
+                    log.info("new leg wanted long ago call=%s leg=%d", call.hex(), leg)
+                else:
+                    self.tell_call(events.NewLegAsked(call, leg))
             case wire.Receipt():
                 self.delivery.receipt(body)
             case wire.Have():

@@ -36,6 +36,7 @@ from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+URGENT_CONNECT_TIMEOUT_S = 6.0  # TCP, then TLS; both are over in three seconds of a link of 1.3 s
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
@@ -114,6 +115,7 @@ class HubLink:
         self._heard_at = 0.0
         self._own_address = ""  # of the last connection
         self._network_changed_at = -math.inf
+        self._connecting: _Client | None = None  # also while `_client` is not yet, or no more
 
     @property
     def up(self) -> bool:
@@ -157,15 +159,13 @@ class HubLink:
 
     def _network_changed(self) -> None:
         self._network_changed_at = time.monotonic()
-        if self._client is None or not self._up:
-            self._urgent.set()
+        self._urgent.set()
+        if self._connecting is None or not self._connecting.has_lost_its_address():
             return
-        sock = self._client.socket()
-        if sock is None:
-            return
-        leaves_from = source_address(sock.getpeername()[:2])
-        if leaves_from and leaves_from != sock.getsockname()[0]:
+        if self._up and self._client is not None:
             self._end(self._client, _MOVED)
+        else:
+            self._connecting.abort()
 
     def clock_is_trusted(self) -> None:
         """Where the certificates of this connection were taken without their dates, it is made again."""
@@ -224,6 +224,10 @@ class HubLink:
                 " new one, join it",
             )
             return _jitter(REFUSED_PAUSE_S)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:  # the connection ended in the middle of it
+            self._short_lives = 0
+            self._lost(f"{self._host}:{self._port}: {error.reason or error}")
+            return _pause(failures)
         except ssl.SSLError as error:
             self._refused("certificate_wrong", f"no TLS with {self._host}: {error.reason or error}")
             return _jitter(REFUSED_PAUSE_S)
@@ -282,7 +286,8 @@ class HubLink:
             protocol=paho.MQTTv5,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        self._connecting = client
+        client.connect_timeout = URGENT_CONNECT_TIMEOUT_S if self._hurried() else CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
         client.tls_set_context(self._tls)
         client.will_set(will_topic, will_payload, qos=1, retain=True)
@@ -305,6 +310,9 @@ class HubLink:
 
     async def _close(self) -> None:
         client, self._client = self._client, None
+        if self._connecting is not None:
+            self._connecting.let_go()
+            self._connecting = None
         if client is not None:
             assert self._loop is not None  # noqa: S101
             client.disconnect()
@@ -424,8 +432,33 @@ class _Client(paho.Client):
         super().__init__(*arguments, **named)
         self._dialler = dialler
 
+        self._twin: socket.socket | None = None  # of the one that TLS has taken over
+
     def _create_socket_connection(self) -> socket.socket:
-        return self._dialler.dial(self.host, self.port, self.connect_timeout)
+        sock = self._dialler.dial(self.host, self.port, self.connect_timeout)
+        self._twin = sock.dup()
+        return sock
+
+    def has_lost_its_address(self) -> bool:
+        """Packets to the far end leave from another address than this connection's."""
+        if self._twin is None:
+            return False
+        try:
+            leaves_from = source_address(self._twin.getpeername()[:2])
+            return leaves_from not in ("", self._twin.getsockname()[0])
+        except OSError:
+            return False  # not connected any more
+
+    def abort(self) -> None:
+        """Whatever it waits for fails at once."""
+        if self._twin is not None:
+            with contextlib.suppress(OSError):
+                self._twin.shutdown(socket.SHUT_RDWR)
+
+    def let_go(self) -> None:
+        if self._twin is not None:
+            self._twin.close()
+            self._twin = None
 
 
 def _tune(client: paho.Client, _: Any, sock: Any) -> None:

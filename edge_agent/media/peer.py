@@ -23,13 +23,14 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs.vpx import VpxPayloadDescriptor
-from aiortc.rtcicetransport import parse_stun_turn_uri
+from aiortc.rtcicetransport import candidate_to_aioice, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import sdp
 from edge_agent.core.wire import IceServer
-from edge_agent.media import hooks
+from edge_agent.media import hooks, ice
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
 from edge_agent.media.playout import PlayoutBuffer, Pulled
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack, SoundDecoder
@@ -67,6 +68,7 @@ class Leg:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = self._seen = False
+        self._ice: ice.Connection | None = None
 
         self.microphone = MicrophoneTrack(held)
         self.camera = CameraTrack(held)
@@ -90,19 +92,37 @@ class Leg:
         self._connection.on("connectionstatechange", self._state_changed)
 
     async def offer(self) -> bytes:
-        """Complete with its candidates, compressed."""
+        """With the candidates that are known soon, compressed. With more of them it is sent again."""
         await self._connection.setLocalDescription()
-        return sdp.compress(self._connection.localDescription.sdp)
+        self._ice = ice.connection_of(self._connection)
+        self._ice.found = self._offer_again
+        return self._offer()
+
+    def _offer(self) -> bytes:
+        assert self._ice is not None  # noqa: S101
+        return sdp.compress(ice.with_candidates(self._connection.localDescription.sdp, self._ice))
+
+    def _offer_again(self) -> None:
+        if not self._closed and not self.is_connected:
+            self._owner.send(ipc.OfferMade(self.call, self.number, self._offer()))
 
     async def take_answer(self, answer: bytes) -> None:
-        """Raises ValueError for what is no answer to this leg's offer."""
-        if self._connection.signalingState != "have-local-offer":
-            return  # the same answer again
+        """The same answer again may have more candidates. Raises ValueError for what is no answer to this leg's
+        offer."""
         text = sdp.decompress(answer)
+        if self._connection.signalingState != "have-local-offer":
+            self._take_candidates(text)
+            return
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(text, "answer"))
         except (ValueError, AssertionError, LookupError, AttributeError) as error:
             raise ValueError(f"an answer that does not fit: {error}") from None
+
+    def _take_candidates(self, answer: str) -> None:
+        (first, *_) = SessionDescription.parse(answer).media
+        remote = self._connection.remoteDescription
+        if self._ice is not None and remote is not None and f"a=ice-ufrag:{first.ice.usernameFragment}" in remote.sdp:
+            self._ice.add_late_candidates([candidate_to_aioice(each) for each in first.ice_candidates])
 
     def unhold(self) -> None:
         if not self._held:
