@@ -105,6 +105,7 @@ class Connection(aioice.ice.Connection):
         self._servers = servers
         self._further: asyncio.Task[None] | None = None
         self._next_check_at = 0.0
+        self._hopes_until = 0.0
 
     # --- gathering
 
@@ -138,8 +139,6 @@ class Connection(aioice.ice.Connection):
             async with asyncio.timeout(GATHERING_S):
                 await asyncio.gather(*asks)
         self._further = None
-        if self._early_checks_done:  # this may have been what was waited for
-            self._check_list_maybe_fail()
 
     async def _ask_stun(self, protocol: aioice.ice.StunProtocol) -> None:
         if ipaddress.ip_address(protocol.local_candidate.host).version != 4:
@@ -203,6 +202,7 @@ class Connection(aioice.ice.Connection):
     # --- checks
 
     async def connect(self) -> None:
+        self._hopes_until = asyncio.get_running_loop().time() + GATHERING_S
         try:
             await super().connect()
         finally:
@@ -220,8 +220,8 @@ class Connection(aioice.ice.Connection):
         return goes_on
 
     def _remote_candidates_expected(self) -> bool:
-        """Nothing has failed while a relay may still be found."""
-        return self._further is not None or super()._remote_candidates_expected()
+        """Nothing has failed while either end may still find a relay."""
+        return asyncio.get_running_loop().time() < self._hopes_until or super()._remote_candidates_expected()
 
     def add_late_candidates(self, candidates: Sequence[aioice.Candidate]) -> None:
         """Of the far end, after it said that there are no more: its relay took longer than its answer."""

@@ -77,8 +77,11 @@ export class CallMedia {
   async takeOffer(offer) {
     if (offer.call !== this.call || offer.leg < this.#highestLeg()) return;
     const newest = this.legs.at(-1);
-    if (newest?.offer === offer.sdp) return this.#sendAnswer(newest); // the hub has not heard it, as after an outage
-    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg));
+    if (newest?.number === offer.leg && newest.isOf(offer.sdp)) {
+      if (newest.offer !== offer.sdp) await newest.addCandidates(offer.sdp).catch((error) => console.warn("candidates not usable: %s", error));
+      return this.#sendAnswer(newest); // also where the hub has not heard it, as after an outage
+    }
+    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg), () => this.#sendAnswer(leg));
     this.legs.push(leg);
     this.onChange();
     if (this.devices.starting) await Promise.race([this.devices.starting, pause(DEVICES_MS)]);
