@@ -22,6 +22,7 @@ import aiortc.rtcicetransport
 from aiortc import RTCIceServer, RTCPeerConnection
 from aiortc.sdp import candidate_to_sdp
 
+from edge_agent.core.breath import Breath
 from edge_agent.core.consent import EXPIRES_S, Consent
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Connection(aioice.ice.Connection):
         self._further: asyncio.Task[None] | None = None
         self._next_check_at = 0.0
         self._hopes_until = 0.0
+        self._breath: Breath | None = None  # once connected
 
     # --- gathering
 
@@ -205,6 +207,7 @@ class Connection(aioice.ice.Connection):
         self._hopes_until = asyncio.get_running_loop().time() + GATHERING_S
         try:
             await super().connect()
+            self._breath = Breath(asyncio.get_running_loop().time())
         finally:
             await self._stop_gathering()
 
@@ -248,6 +251,30 @@ class Connection(aioice.ice.Connection):
             further.cancel()
             await asyncio.wait((further,))
 
+    # --- what goes and comes
+
+    async def send(self, data: bytes) -> None:
+        """Sound, pictures and reports are for a far end that is heard; see `edge_agent.core.breath`."""
+        is_media = 127 < data[0] < 192  # RFC 7983
+        if is_media and self._breath is not None:
+            if not self._breath.may_send(asyncio.get_running_loop().time(), len(data)):
+                return
+        await super().send(data)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        self._heard()
+        super().data_received(data, component)
+
+    def request_received(
+        self, message: aioice.stun.Message, addr: tuple[str, int], protocol: aioice.ice.StunProtocol
+    ) -> None:
+        self._heard()
+        super().request_received(message, addr, protocol)
+
+    def _heard(self) -> None:
+        if self._breath is not None:
+            self._breath.heard(asyncio.get_running_loop().time())
+
     # --- consent
 
     async def query_consent(self) -> None:
@@ -280,6 +307,7 @@ class _Question:
     def __init__(self, connection: Connection, pair: aioice.ice.CandidatePair, consent: Consent) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol, self._address, self._consent = pair.protocol, pair.remote_addr, consent
+        self._heard = connection._heard
         self._key = (connection.remote_password or "").encode()
         self._asked_at = self._loop.time()
         request = connection.build_request(pair, nominate=True)
@@ -297,6 +325,7 @@ class _Question:
     def response_received(self, message: aioice.stun.Message, addr: tuple[str, int]) -> None:
         genuine = addr == self._address and message.check_message_integrity(self._key)
         if genuine and message.message_class == aioice.stun.Class.RESPONSE:
+            self._heard()
             self._consent.answered(self._asked_at, self._loop.time())
             self.close()
 

@@ -14,7 +14,7 @@ import aiortc.rtcicetransport
 import pytest
 from aiortc import RTCIceServer
 
-from edge_agent.core import consent
+from edge_agent.core import breath, consent
 from edge_agent.media import ice
 
 CONNECTION = inspect.getsource(aioice.ice.Connection)
@@ -50,6 +50,11 @@ TRANSPORT = inspect.getsource(aiortc.rtcicetransport)
         (CONNECTION, "self._nominated: dict[int, CandidatePair]"),
         (CONNECTION, "def build_request(self, pair: CandidatePair, nominate: bool)"),
         (CONNECTION, "= get_host_addresses("),
+        (CONNECTION, "def data_received(self, data: bytes, component: int) -> None"),
+        (CONNECTION, "def request_received("),
+        (TRANSPORT, "self._send = self._connection.send"),
+        (PROTOCOL, "self.receiver.data_received(data, self.local_candidate.component)"),
+        (PROTOCOL, "self.receiver.request_received(message, addr, self)"),
         (PROTOCOL, "self.transactions: dict[bytes, stun.Transaction]"),
         (PROTOCOL, "transaction.response_received(message, addr)"),
         (PROTOCOL, "def send_stun(self, message: stun.Message, addr: tuple[str, int])"),
@@ -190,6 +195,33 @@ async def test_consent_outlives_answers_slower_than_a_second_and_a_half(path: Pa
         assert not await closed_within(near, 2 * consent.EXPIRES_S)
         assert path.asked >= 2 * consent.EXPIRES_S / consent.INTERVAL_S
         await near.send(b"still here")
+
+
+async def test_little_goes_into_a_silent_link_and_all_again_when_something_is_heard(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breath, "FIRST_S", 0.0)
+    monkeypatch.setattr(breath, "LEAST_SILENCE_S", 0.15)
+    path.dead = True  # to checks; the far end itself may speak
+    async with connected(path) as (near, far):
+
+        async def arrived(count: int) -> int:
+            for _ in range(count):
+                await near.send(b"\x80sound")
+            await near.send(b"\x16handshake")  # is no media, and always goes
+            got = 0
+            while await far.recv() != b"\x16handshake":
+                got += 1
+            return got
+
+        await far.send(b"\x80sound")
+        await near.recv()
+        assert await arrived(20) == 20
+        await asyncio.sleep(0.2)
+        assert await arrived(20) == 1
+        await far.send(b"\x80sound")
+        await near.recv()
+        assert await arrived(20) == 20
 
 
 async def test_consent_ends_when_no_answer_comes(path: Path) -> None:

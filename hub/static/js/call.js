@@ -20,6 +20,8 @@ const ASK_AGAIN_MS = 8000;
 const OLD_LEG_MS = 1000; // the kiosk may see the new leg a moment later than we do
 const DEVICES_MS = 1500; // with permission given the answer carries real addresses; a question may stand for long
 const TICK_MS = 500;
+const LISTEN_MS = 200; // closer, while nothing comes
+const BREATH_MS = 1600; // the kiosk's pauses in speech have a packet each 400 ms, and some are lost
 
 export class CallMedia {
   /**
@@ -34,6 +36,7 @@ export class CallMedia {
     this.call = "";
     this.#reset();
     setInterval(() => void this.#tick(), TICK_MS);
+    setInterval(() => void this.#listen(), LISTEN_MS);
     for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, () => this.#unblockSound());
   }
 
@@ -245,6 +248,13 @@ export class CallMedia {
     this.#judge();
     if (JSON.stringify(this.status()) !== before || this.lostAt) this.onChange();
     if (this.#needsNewLeg(performance.now())) this.#askForLeg();
+  }
+
+  async #listen() {
+    const leg = this.active;
+    if (!leg || !leg.connected || performance.now() - leg.lastPacketAt < TICK_MS + LISTEN_MS) return;
+    await leg.measure(performance.now()).catch(() => undefined); // closed meanwhile
+    leg.holdBreath(performance.now() - leg.lastPacketAt > BREATH_MS);
   }
 
   /** Is the line there? While held the kiosk may send nothing, so only the connection itself counts. */

@@ -25,6 +25,7 @@ export class Leg {
     this.stream = new MediaStream();
     this.failedAt = 0;
     this.connected = false;
+    this.breathHeld = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
     this.pictures = 0;
@@ -104,6 +105,18 @@ export class Leg {
     if (packets > this.packets) this.lastPacketAt = now;
     if (pictures > this.pictures) this.lastPictureAt = now;
     [this.packets, this.pictures] = [packets, pictures];
+  }
+
+  /** Into a line from which nothing comes nothing goes: in an outage a modem keeps what it is given, and gives that out
+   * before anything new. @param {boolean} held */
+  holdBreath(held) {
+    if (this.breathHeld === held) return;
+    this.breathHeld = held;
+    for (const sender of this.pc.getSenders()) {
+      const parameters = sender.getParameters();
+      for (const encoding of parameters.encodings) encoding.active = !held;
+      if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
+    }
   }
 
   fail() {
