@@ -255,10 +255,9 @@ class Connection(aioice.ice.Connection):
 
     async def send(self, data: bytes) -> None:
         """Sound, pictures and reports are for a far end that is heard; see `edge_agent.core.breath`."""
-        is_media = 127 < data[0] < 192  # RFC 7983
-        if is_media and self._breath is not None:
-            if not self._breath.may_send(asyncio.get_running_loop().time(), len(data)):
-                return
+        media = self._breath if 127 < data[0] < 192 else None  # RFC 7983
+        if media is not None and not media.may_send(asyncio.get_running_loop().time(), len(data)):
+            return
         await super().send(data)
 
     def data_received(self, data: bytes, component: int) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,8 +42,12 @@ Frame = TypeVar("Frame")
 class MediaBench:
     """In the agent's place: listens, starts the process, keeps every frame that it sends."""
 
-    def __init__(self, folder: Path, devices: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, devices: dict[str, Any], prefix: Sequence[str] = (), env: dict[str, str] | None = None
+    ) -> None:
+        """`prefix` puts the process elsewhere, `env` is added to its environment."""
         self.folder, self.devices = folder, devices
+        self._prefix, self._env = prefix, {**os.environ, **(env or {})}
         self.frames: list[tuple[float, Any]] = []
         self._news = asyncio.Condition()
         self._link: ipc.Link | None = None
@@ -67,8 +71,9 @@ class MediaBench:
         async with await asyncio.start_unix_server(serve, socket_path):
             self.started_at = time.monotonic()
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", START, str(socket_path), str(config), stderr=asyncio.subprocess.PIPE
-            )
+                *self._prefix, sys.executable, "-c", START, str(socket_path), str(config),
+                stderr=asyncio.subprocess.PIPE, env=self._env,
+            )  # fmt: skip
             try:
                 self._link = await asyncio.wait_for(connected, 20)
                 yield self
