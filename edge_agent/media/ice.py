@@ -22,7 +22,7 @@ import aiortc.rtcicetransport
 from aiortc import RTCIceServer, RTCPeerConnection
 from aiortc.sdp import candidate_to_sdp
 
-from edge_agent.core.breath import Breath
+from edge_agent.core.breath import PROBE_S, Breath
 from edge_agent.core.consent import EXPIRES_S, Consent
 
 log = logging.getLogger(__name__)
@@ -255,10 +255,12 @@ class Connection(aioice.ice.Connection):
 
     async def send(self, data: bytes) -> None:
         """Sound, pictures and reports are for a far end that is heard; see `edge_agent.core.breath`."""
-        media = self._breath if 127 < data[0] < 192 else None  # RFC 7983
-        if media is not None and not media.may_send(asyncio.get_running_loop().time(), len(data)):
-            return
-        await super().send(data)
+        is_media = 127 < data[0] < 192  # RFC 7983
+        if not (is_media and self._holds_breath()):
+            await super().send(data)
+
+    def _holds_breath(self) -> bool:
+        return self._breath is not None and self._breath.held(asyncio.get_running_loop().time())
 
     def data_received(self, data: bytes, component: int) -> None:
         self._heard()
@@ -283,12 +285,13 @@ class Connection(aioice.ice.Connection):
         open_questions: list[_Question] = []
         try:
             while (now := loop.time()) < consent.expires_at:
-                if now >= consent.next_question_at:
+                # It also says to a far end that holds its breath, and asks it, whether the link is back.
+                if now >= consent.next_question_at or self._holds_breath():
                     consent.asked(now, _spread())
                     open_questions = [each for each in open_questions if each.is_open(now)]
                     for pair in self._nominated.values():
                         open_questions.append(_Question(self, pair, consent))
-                await asyncio.sleep(min(consent.next_question_at, consent.expires_at) - now)
+                await asyncio.sleep(min(consent.next_question_at - now, consent.expires_at - now, PROBE_S))
         finally:
             for question in open_questions:
                 question.close()

@@ -197,7 +197,7 @@ async def test_consent_outlives_answers_slower_than_a_second_and_a_half(path: Pa
         await near.send(b"still here")
 
 
-async def test_little_goes_into_a_silent_link_and_all_again_when_something_is_heard(
+async def test_no_sound_goes_into_a_silent_link_and_all_again_when_something_is_heard(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breath, "FIRST_S", 0.0)
@@ -218,10 +218,26 @@ async def test_little_goes_into_a_silent_link_and_all_again_when_something_is_he
         await near.recv()
         assert await arrived(20) == 20
         await asyncio.sleep(0.2)
-        assert await arrived(20) == 1
+        assert await arrived(20) == 0
         await far.send(b"\x80sound")
         await near.recv()
         assert await arrived(20) == 20
+
+
+async def test_a_silent_link_is_asked_often_whether_it_is_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("FIRST_S", 0.0), ("LEAST_SILENCE_S", 0.15)):
+        monkeypatch.setattr(breath, name, seconds)
+    monkeypatch.setattr(ice, "PROBE_S", 0.02)
+    monkeypatch.setattr(consent, "INTERVAL_S", 10.0)
+    async with connected(path) as (near, _):
+        path.dead = True
+        await asyncio.sleep(0.1)
+        assert path.asked == 0
+        await asyncio.sleep(0.25)
+        assert path.asked >= 4
+        path.dead = False
+        await asyncio.sleep(0.1)
+        assert not near._holds_breath()
 
 
 async def test_consent_ends_when_no_answer_comes(path: Path) -> None:

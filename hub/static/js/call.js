@@ -252,9 +252,9 @@ export class CallMedia {
 
   async #listen() {
     const leg = this.active;
-    if (!leg || !leg.connected || performance.now() - leg.lastPacketAt < TICK_MS + LISTEN_MS) return;
+    if (!leg || !leg.connected || performance.now() - leg.lastHeardAt < TICK_MS + LISTEN_MS) return;
     await leg.measure(performance.now()).catch(() => undefined); // closed meanwhile
-    leg.holdBreath(performance.now() - leg.lastPacketAt > BREATH_MS);
+    leg.holdBreath(performance.now() - leg.lastHeardAt > BREATH_MS);
   }
 
   /** Is the line there? While held the kiosk may send nothing, so only the connection itself counts. */

@@ -28,6 +28,8 @@ export class Leg {
     this.breathHeld = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
+    this.checks = 0;
+    this.lastHeardAt = performance.now();
     this.pictures = 0;
     this.lastPictureAt = performance.now();
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
@@ -42,7 +44,7 @@ export class Leg {
       if (state === "connected") {
         this.connected = true;
         this.failedAt = 0;
-        this.lastPacketAt = this.lastPictureAt = performance.now();
+        this.lastPacketAt = this.lastPictureAt = this.lastHeardAt = performance.now();
       } else if (state === "failed" || state === "closed") this.failedAt ||= performance.now();
       onChange();
     };
@@ -97,14 +99,17 @@ export class Leg {
   async measure(now) {
     let packets = 0;
     let pictures = 0;
+    let checks = 0; // of the path, which go on when nothing else does
     for (const report of (await this.pc.getStats()).values()) {
+      if (report.type === "candidate-pair") checks += (report.requestsReceived ?? 0) + (report.responsesReceived ?? 0);
       if (report.type !== "inbound-rtp") continue;
       packets += report.packetsReceived ?? 0;
       pictures += report.framesDecoded ?? 0;
     }
     if (packets > this.packets) this.lastPacketAt = now;
     if (pictures > this.pictures) this.lastPictureAt = now;
-    [this.packets, this.pictures] = [packets, pictures];
+    if (packets > this.packets || checks > this.checks) this.lastHeardAt = now;
+    [this.packets, this.pictures, this.checks] = [packets, pictures, checks];
   }
 
   /** Into a line from which nothing comes nothing goes: in an outage a modem keeps what it is given, and gives that out
