@@ -88,8 +88,8 @@ class RingSection(_Section, frozen=True):
 
 
 class IceSection(_Section, frozen=True):
-    """None are needed on a LAN. TURN credentials are made for each call and expire (draft-uberti-behave-turn-rest). Both
-    ends try UDP first, then TCP, then TLS, which wants a certificate that browsers and kiosks trust."""
+    """None are needed on a LAN. TURN credentials are made for each call and expire (draft-uberti-behave-turn-rest).
+    UDP is tried first, then TCP, then TLS, which wants a certificate that browsers and kiosks trust."""
 
     stun_urls: tuple[str, ...] = ()
     turn_urls: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ def _check(settings: HubSettings, source: str) -> None:
     for key, urls, pattern, wanted in (
         ("stun_urls", settings.ice.stun_urls, _STUN_URL, '"stun:turn.example.org:3478"'),
         ("turn_urls", settings.ice.turn_urls, _TURN_URL,
-         '"turn:turn.example.org:3478?transport=udp", the same with tcp, or "turns:turn.example.org:443?transport=tcp"'),
+         '"turn:turn.example.org:3478?transport=udp", or with tcp, or "turns:turn.example.org:443?transport=tcp"'),
     ):  # fmt: skip
         for url in urls:
             if pattern.fullmatch(url) is None:

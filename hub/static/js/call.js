@@ -252,9 +252,12 @@ export class CallMedia {
 
   async #listen() {
     const leg = this.active;
-    if (!leg || !leg.connected || performance.now() - leg.lastHeardAt < TICK_MS + LISTEN_MS) return;
+    if (!leg || !leg.connected) return;
+    if (!leg.breathHeld && performance.now() - leg.lastHeardAt < TICK_MS + LISTEN_MS) return;
     await leg.measure(performance.now()).catch(() => undefined); // closed meanwhile
-    leg.holdBreath(performance.now() - leg.lastHeardAt > BREATH_MS);
+    const dead = performance.now() - leg.lastHeardAt > BREATH_MS;
+    // Where checks of the path went on after sound and picture had ended, the line is there: nothing else is to be said.
+    leg.holdBreath(dead && leg.lastHeardAt - leg.lastPacketAt < TICK_MS * 2);
   }
 
   /** Is the line there? While held the kiosk may send nothing, so only the connection itself counts. */
