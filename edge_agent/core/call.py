@@ -331,6 +331,10 @@ def _current_leg(m: CallMachine, event: Event) -> bool:
     return getattr(event, "leg", 0) == m.status.leg
 
 
+def _leg_connects(m: CallMachine, event: Event) -> bool:
+    return _current_leg(m, event) and not m.status.leg_connected
+
+
 def _newer_leg_wanted(m: CallMachine, event: Event) -> bool:
     return isinstance(event, NewLegAsked) and event.leg >= m.status.leg
 
@@ -421,6 +425,7 @@ def _mend(m: CallMachine, event: Event) -> None:
 
 
 def _offer(m: CallMachine, event: Event) -> None:
+    """Of a leg, and again when it has more candidates."""
     assert isinstance(event, OfferMade)  # noqa: S101
     m.pending_offer = event
     _offer_again(m, event)
@@ -646,7 +651,7 @@ _NEW_CONSULT: dict[type[Event], Rules] = {
 }
 # Making, offering and answering media connections, the same in every state of a call that has media.
 _LEGS: dict[type[Event], Rules] = {
-    OfferMade: (_stay(_offer, when=_current_leg),),
+    OfferMade: (_stay(_offer, when=_leg_connects),),
     OfferAgainDue: (_stay(_offer_again, when=_reachable),),
     AnswerCame: (_stay(_give_answer, when=_current_leg),),
     NewLegAsked: (_stay(_new_leg, when=_newer_leg_wanted),),

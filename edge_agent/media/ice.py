@@ -22,6 +22,7 @@ import aiortc.rtcicetransport
 from aiortc import RTCIceServer, RTCPeerConnection
 from aiortc.sdp import candidate_to_sdp
 
+from edge_agent.core.breath import PROBE_S, Breath
 from edge_agent.core.consent import EXPIRES_S, Consent
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class Connection(aioice.ice.Connection):
         self._servers = servers
         self._further: asyncio.Task[None] | None = None
         self._next_check_at = 0.0
+        self._hopes_until = 0.0
+        self._breath: Breath | None = None  # once connected
 
     # --- gathering
 
@@ -138,8 +141,6 @@ class Connection(aioice.ice.Connection):
             async with asyncio.timeout(GATHERING_S):
                 await asyncio.gather(*asks)
         self._further = None
-        if self._early_checks_done:  # this may have been what was waited for
-            self._check_list_maybe_fail()
 
     async def _ask_stun(self, protocol: aioice.ice.StunProtocol) -> None:
         if ipaddress.ip_address(protocol.local_candidate.host).version != 4:
@@ -203,8 +204,10 @@ class Connection(aioice.ice.Connection):
     # --- checks
 
     async def connect(self) -> None:
+        self._hopes_until = asyncio.get_running_loop().time() + GATHERING_S
         try:
             await super().connect()
+            self._breath = Breath(asyncio.get_running_loop().time())
         finally:
             await self._stop_gathering()
 
@@ -220,8 +223,8 @@ class Connection(aioice.ice.Connection):
         return goes_on
 
     def _remote_candidates_expected(self) -> bool:
-        """Nothing has failed while a relay may still be found."""
-        return self._further is not None or super()._remote_candidates_expected()
+        """Nothing has failed while either end may still find a relay."""
+        return asyncio.get_running_loop().time() < self._hopes_until or super()._remote_candidates_expected()
 
     def add_late_candidates(self, candidates: Sequence[aioice.Candidate]) -> None:
         """Of the far end, after it said that there are no more: its relay took longer than its answer."""
@@ -248,6 +251,31 @@ class Connection(aioice.ice.Connection):
             further.cancel()
             await asyncio.wait((further,))
 
+    # --- what goes and comes
+
+    async def send(self, data: bytes) -> None:
+        """Sound, pictures and reports are for a far end that is heard; see `edge_agent.core.breath`."""
+        is_media = 127 < data[0] < 192  # RFC 7983
+        if not (is_media and self._holds_breath()):
+            await super().send(data)
+
+    def _holds_breath(self) -> bool:
+        return self._breath is not None and self._breath.held(asyncio.get_running_loop().time())
+
+    def data_received(self, data: bytes, component: int) -> None:
+        self._heard()
+        super().data_received(data, component)
+
+    def request_received(
+        self, message: aioice.stun.Message, addr: tuple[str, int], protocol: aioice.ice.StunProtocol
+    ) -> None:
+        self._heard()
+        super().request_received(message, addr, protocol)
+
+    def _heard(self) -> None:
+        if self._breath is not None:
+            self._breath.heard(asyncio.get_running_loop().time())
+
     # --- consent
 
     async def query_consent(self) -> None:
@@ -257,12 +285,13 @@ class Connection(aioice.ice.Connection):
         open_questions: list[_Question] = []
         try:
             while (now := loop.time()) < consent.expires_at:
-                if now >= consent.next_question_at:
+                # It also says to a far end that holds its breath, and asks it, whether the link is back.
+                if now >= consent.next_question_at or self._holds_breath():
                     consent.asked(now, _spread())
                     open_questions = [each for each in open_questions if each.is_open(now)]
                     for pair in self._nominated.values():
                         open_questions.append(_Question(self, pair, consent))
-                await asyncio.sleep(min(consent.next_question_at, consent.expires_at) - now)
+                await asyncio.sleep(min(consent.next_question_at - now, consent.expires_at - now, PROBE_S))
         finally:
             for question in open_questions:
                 question.close()
@@ -280,6 +309,7 @@ class _Question:
     def __init__(self, connection: Connection, pair: aioice.ice.CandidatePair, consent: Consent) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol, self._address, self._consent = pair.protocol, pair.remote_addr, consent
+        self._heard = connection._heard
         self._key = (connection.remote_password or "").encode()
         self._asked_at = self._loop.time()
         request = connection.build_request(pair, nominate=True)
@@ -297,6 +327,7 @@ class _Question:
     def response_received(self, message: aioice.stun.Message, addr: tuple[str, int]) -> None:
         genuine = addr == self._address and message.check_message_integrity(self._key)
         if genuine and message.message_class == aioice.stun.Class.RESPONSE:
+            self._heard()
             self._consent.answered(self._asked_at, self._loop.time())
             self.close()
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,10 @@ def plain_command(socket_path: Path, config: Path) -> list[str]:
     return [sys.executable, "-c", START, str(socket_path), str(config)]
 
 
+def elsewhere(prefix: Sequence[str]) -> Command:
+    return lambda socket_path, config: [*prefix, *plain_command(socket_path, config)]
+
+
 class MediaBench:
     """In the agent's place: listens, starts the process, keeps every frame that it sends."""
 
@@ -53,10 +57,13 @@ class MediaBench:
         devices: dict[str, Any],
         command: Command = plain_command,
         settings: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        """`command(socket, config)` starts the process; `settings` beside its devices."""
+        """`command(socket, config)` starts the process; `settings` beside its devices; `env` is added to its
+        environment."""
         self.folder, self.devices, self.command = folder, devices, command
         self.settings = settings or {}
+        self._env = {**os.environ, **(env or {})}
         self.log = ""
         self.frames: list[tuple[float, Any]] = []
         self._news = asyncio.Condition()
@@ -81,7 +88,7 @@ class MediaBench:
         async with await asyncio.start_unix_server(serve, socket_path):
             self.started_at = time.monotonic()
             self.process = await asyncio.create_subprocess_exec(
-                *self.command(socket_path, config), stderr=asyncio.subprocess.PIPE
+                *self.command(socket_path, config), stderr=asyncio.subprocess.PIPE, env=self._env
             )
             try:
                 self._link = await asyncio.wait_for(connected, 20)

@@ -43,6 +43,10 @@ class Lab:
     router: str
     town_address: str
     village_address: str
+    router_addresses: tuple[str, str]  # towards the town, and towards the village
+
+    def router_command(self, *argv: str) -> list[str]:
+        return ["ip", "netns", "exec", self.router, *argv]
 
     def command(self, *argv: str) -> list[str]:
         """`argv` as it runs in the village; keeps the process id."""
@@ -107,7 +111,7 @@ def open_lab() -> Iterator[Lab]:
                 _run("ip", "-n", namespace, "link", "set", device, "up")
             _run("ip", "route", "add", f"{net}.2.0/24", "via", f"{net}.1.2")
             _run("ip", "-n", village, "route", "add", "default", "via", f"{net}.2.1")
-            lab = Lab(village, router, f"{net}.1.1", f"{net}.2.2")
+            lab = Lab(village, router, f"{net}.1.1", f"{net}.2.2", (f"{net}.1.2", f"{net}.2.1"))
             lab.mend()
         except subprocess.CalledProcessError as error:
             raise LabUnavailable(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from None

@@ -323,6 +323,16 @@ def test_the_old_leg_is_lost_while_the_new_one_connects():
     assert [start.leg for start in started(story.pass_(12))] == [3]  # the second has not come up
 
 
+def test_an_offer_is_said_again_with_more_candidates_while_its_leg_connects():
+    story = Story().claimed()
+    assert sent(story.tell(ev.OfferMade(story.call, 1, b"o")), wire.Offer)
+    story.tell(ev.AnswerCame(story.call, 1, b"a"))
+    assert sent(story.tell(ev.OfferMade(story.call, 1, b"o and a relay")), wire.Offer)
+    assert story.tell(ev.AnswerCame(story.call, 1, b"a")) == [ev.GiveAnswer(story.call, 1, b"a")]
+    story.tell(ev.MediaConnected(story.call, 1))
+    assert story.tell(ev.OfferMade(story.call, 1, b"o and another relay")) == []
+
+
 def test_a_line_that_does_not_come_back_becomes_a_message():
     story = Story().live()
     call, consult = story.call, story.machine.status.consult

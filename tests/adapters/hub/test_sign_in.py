@@ -208,7 +208,9 @@ async def test_a_role_may_do_what_its_table_says(hub: Hub, role: Role):
     await person.sign_in()
     may = {
         Role.DOCTOR: {"/api/files/{digest}", "/api/cases", "/api/cases/{consult}/advice"},
-        Role.TECHNICIAN: {"/api/kiosks", "/api/invitations"},
+        Role.TECHNICIAN: {
+            "/api/kiosks", "/api/invitations", "/api/kiosks/{kiosk}/approve", "/api/kiosks/{kiosk}/revoke",
+        },
         Role.ADMINISTRATOR: {
             "/api/kiosks", "/api/accounts", "/api/accounts/{account}/password", "/api/accounts/{account}/role",
             "/api/accounts/{account}/disabled", "/api/audit",
