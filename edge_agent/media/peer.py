@@ -150,12 +150,6 @@ class Leg:
         if self._ice is not None and remote is not None and f"a=ice-ufrag:{first.ice.usernameFragment}" in remote.sdp:
             self._ice.add_late_candidates([candidate_to_aioice(each) for each in first.ice_candidates])
 
-    def _take_candidates(self, answer: str) -> None:
-        (first, *_) = SessionDescription.parse(answer).media
-        remote = self._connection.remoteDescription
-        if self._ice is not None and remote is not None and f"a=ice-ufrag:{first.ice.usernameFragment}" in remote.sdp:
-            self._ice.add_late_candidates([candidate_to_aioice(each) for each in first.ice_candidates])
-
     def unhold(self) -> None:
         if not self._held:
             return
