@@ -21,7 +21,7 @@ SAMPLES_PER_MS = 48
 
 HEADER_BYTES = 20 + 8 + 12 + 8 + 10  # IPv4, UDP, RTP, its number for transport-cc, SRTP's tag (AES128_CM_SHA1_80)
 RED_OWN_BYTES, RED_OLDER_BYTES = 1, 4  # RFC 2198: for the packet's own frame, and for each one repeated
-CONTROL_BPS = 2_000  # RTCP and consent checks, as measured on a call without pictures
+CONTROL_BPS = 2_000  # RTCP and consent checks, reckoned from their sizes and pauses
 PICTURES_CONTROL_BPS = 5_000  # the same with pictures: reports on more packets, and on two streams
 PICTURE_HEADER_BYTES = HEADER_BYTES + 4  # VP8's own
 PICTURES_AGAIN = 0.1  # of their room is for what was lost of them
