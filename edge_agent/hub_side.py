@@ -37,6 +37,9 @@ class HubOwner(Protocol):
 
     def hub_lost(self) -> None: ...
 
+    def address_changed(self) -> None:
+        """The hub was reached from another of our addresses than before; after `hub_reached`."""
+
     def hub_told(self, message: wire.Message) -> None: ...
 
     def condition(self, code: str, holds: bool) -> None: ...
@@ -58,6 +61,7 @@ class HubSide:
         self.malformed_messages = 0
         self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
         self._reachable = False
+        self._moved = False  # since the hub was within reach
         self._unknown_kinds: set[tuple[int, int]] = set()
         self._status: wire.Status | None = None  # as it was published last
         self._session = b""
@@ -133,7 +137,8 @@ class HubSide:
 
     # LinkListener
 
-    def link_up(self) -> None:
+    def link_up(self, moved: bool) -> None:
+        self._moved = self._moved or moved
         self._status, self._session = None, secrets.token_bytes(8)
         self._owner.changed()
 
@@ -194,8 +199,11 @@ class HubSide:
         self._reachable = reachable
         log.info("hub %s", "reached" if reachable else "lost")
         if reachable:
-            self._ask_time()
             self._owner.hub_reached()
+            if self._moved:
+                self._moved = False
+                self._owner.address_changed()
+            self._ask_time()
         else:
             self.presence = OFFLINE
             self._owner.hub_lost()

@@ -18,12 +18,17 @@ settings.load_profile("kit")
 REAL_TIME = (
     "tests/e2e/test_advice.py",
     "tests/e2e/test_call.py",
+    "tests/e2e/test_demo_link.py",
     "tests/e2e/test_link.py",
     "tests/e2e/test_pictures.py",
     "tests/e2e/test_tap.py",
     "tests/linklab/test_lab.py",
+    "tests/adapters/test_egress.py",
     "tests/adapters/test_media_",
     "tests/adapters/test_sound_cards.py",
+    "tests/adapters/test_turn",
+    "tests/adapters/test_voice_in_chromium.py",
+    "tests/bench/test_call.py",
 )
 
 

@@ -25,12 +25,13 @@ READY_S = 60.0  # the first start, on a machine that does other things too
 
 
 class Demo:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder / ".demo"
         self.home, self.tmp = folder / "home", folder / "tmp"
         for each in (self.home, self.tmp):
             each.mkdir(exist_ok=True, parents=True)
         argv = [sys.executable, "-m", "kiosk.cli", "demo", "--simulated", "--ports", "auto", "--dir", str(self.folder)]
+        argv += more
         env = {"PYTHONPATH": str(ROOT), "HOME": str(self.home), "TMPDIR": str(self.tmp), "XDG_RUNTIME_DIR": ""}
         self.program = Program("demo", argv, folder / "demo.log", env)
 
