@@ -79,9 +79,10 @@ class TurnBox:
         if len(self._heard) > MOST_HEARD:
             del self._heard[next(iter(self._heard))]
 
-    def next_deadline(self) -> float | None:
-        """When a turn that is not whole is given up."""
-        return min((each.changed_at + HALF_S for each in self._turns.values() if not each.is_whole), default=None)
+    def next_deadline(self, now: float) -> float | None:
+        """When the next turn that is not whole is given up."""
+        times = (each.changed_at + HALF_S for each in self._turns.values() if not each.is_whole)
+        return min((at for at in times if at > now), default=None)
 
     def is_spoken(self, now: float) -> bool:
         """Whether something is being said, or on its way."""

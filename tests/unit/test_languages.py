@@ -12,7 +12,7 @@ from kiosk.screen import ConsultStep, DraftStep, Screen
 from tests.adapters.kiosk_views import COMPLAINTS
 
 TABLES = ("own_words", "titles", "details", "prompts", "presence", "notices")
-MAY_BE_EMPTY = {("details", key) for key in ("live", "emergency", "advice", "worker")}
+MAY_BE_EMPTY = {("details", key) for key in ("live", "turns_hearing", "emergency", "advice", "worker")}
 
 
 def fields_of(text: str) -> set[str]:
