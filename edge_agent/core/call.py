@@ -134,6 +134,7 @@ class CallTimes(NamedTuple):
     claim_s: float = 45.0
     reconnect_s: float = 60.0
     new_leg_s: float = 12.0  # offer, answer, checks and DTLS over 1.3 s of round trip, with a loss or two
+    turns_new_leg_s: float = 30.0
     stalled_new_leg_s: float = 9.0  # after the media process has called it a stall: 12 s are outlived without
     offer_again_s: float = 3.0
     emergency_again_s: float = 20.0
@@ -438,7 +439,7 @@ def _new_leg(m: CallMachine, _: Event) -> None:
     held = m.status.state is State.TURNS or (m.status.state is State.CLAIMED and not m.status.placed_by_doctor)
     m.emit(StartMedia(m.status.call, m.status.leg, m.status.ice_servers, held))
     m.disarm(Timer.OFFER_AGAIN)
-    m.arm(Timer.NEW_LEG, m.times.new_leg_s)
+    m.arm(Timer.NEW_LEG, m.times.turns_new_leg_s if m.status.state is State.TURNS else m.times.new_leg_s)
 
 
 def _new_leg_if_down(m: CallMachine, event: Event) -> None:
@@ -506,7 +507,7 @@ def _flowing_in_turns(m: CallMachine, event: Event) -> None:
 
 def _stalled_in_turns(m: CallMachine, _: Event) -> None:
     m.set(stalled=True)
-    m.arm(Timer.NEW_LEG, m.times.stalled_new_leg_s)
+    m.arm(Timer.NEW_LEG, m.times.turns_new_leg_s)
 
 
 def _broken_in_turns(m: CallMachine, event: Event) -> None:
@@ -751,6 +752,8 @@ _LEGS: dict[type[Event], Rules] = {
     MediaProcessUp: (_stay(_new_leg),),
     DoctorRang: (_stay(_busy),),
 }
+# Once each: the link is for what is said.
+_LEGS_IN_TURNS = {event: rules for event, rules in _LEGS.items() if event is not OfferAgainDue}
 _CALLING: dict[type[Event], Rules] = {
     CancelChosen: (_to(S.IDLE, _end("cancelled"), _say("cancelled"), _clear),),
     HeldToCancel: (
@@ -866,7 +869,7 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         ),
     },
     S.TURNS: {
-        **_LEGS,
+        **_LEGS_IN_TURNS,
         **_ENDING_TURNS,
         Pressed: (_stay(_speak, when=_not_speaking),),
         Released: (_stay(_stop_speaking, when=_speaking),),

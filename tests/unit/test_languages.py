@@ -67,7 +67,7 @@ def test_the_page_asks_for_no_word_that_is_not_there() -> None:
 
 def test_the_page_uses_every_word() -> None:
     page = "\n".join(file.read_text() for file in (FOLDER.parent / "static").glob("*.js"))
-    built = ("draft_", "step_", "urgency_", "complaint_", "heard_", "language_", "erase", "emergency")
+    built = ("draft_", "step_", "urgency_", "complaint_", "heard_", "turn_", "language_", "erase", "emergency")
     unused = {
         word
         for word in Language.load("en").own_words
