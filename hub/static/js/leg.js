@@ -26,6 +26,7 @@ export class Leg {
     this.failedAt = 0;
     this.connected = false;
     this.breathHeld = false;
+    this.picturesRest = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
     this.checks = 0;
@@ -117,9 +118,21 @@ export class Leg {
   holdBreath(held) {
     if (this.breathHeld === held) return;
     this.breathHeld = held;
+    this.#setActive();
+  }
+
+  /** No picture goes while the line is for what is said in turns; a black one would be one. @param {boolean} rests */
+  restPictures(rests) {
+    if (this.picturesRest === rests) return;
+    this.picturesRest = rests;
+    this.#setActive();
+  }
+
+  #setActive() {
     for (const sender of this.pc.getSenders()) {
       const parameters = sender.getParameters();
-      for (const encoding of parameters.encodings) encoding.active = !held;
+      const active = !this.breathHeld && !(this.picturesRest && sender.track?.kind === "video");
+      for (const encoding of parameters.encodings) encoding.active = active;
       if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
     }
   }
