@@ -156,11 +156,13 @@ class Leg:
         if not self._held:
             return
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = False
+        self.egress.rest(False)
         self.want_key_frame()
 
     def rest(self) -> None:
         """The connection stays, and leaves the link to what is said in turns."""
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = True
+        self.egress.rest(True)
         self._link.forget_losses()  # of a link that was asked for more than it carries
 
     async def carries_live(self, in_full: bool) -> bool:

@@ -65,7 +65,7 @@ function whoSpeaks(turns, call) {
   const sent = SENT[turns.sent];
   return h(
     "div",
-    { class: `turns ${now}`, key: "turns", "data-test": "turn-state", "data-now": now, "data-waiting": String(turns.waiting), "data-sent": turns.sent },
+    { class: `who-speaks ${now}`, key: "turns", "data-test": "turn-state", "data-now": now, "data-waiting": String(turns.waiting), "data-sent": turns.sent },
     h("span", { class: "turns-sign" }, icon(told[0])),
     h("h2", {}, told[1]),
     turns.waiting > 0 && h("p", { class: "turns-waits" }, turns.waiting === 1 ? "One more turn to hear" : `${turns.waiting} more turns to hear`),
