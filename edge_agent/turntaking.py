@@ -141,6 +141,7 @@ class TurnTaking:
             return
         saying.recording = True
         self._saying[saying.id] = saying
+        self._send(saying, (), last=False)  # the doctor is told at once that somebody speaks
         self._owner.turns_changed()
 
     def stop_speaking(self) -> None:
@@ -160,8 +161,7 @@ class TurnTaking:
             del self._saying[frame.id]
             if self._speaking is saying:  # the longest that there may be
                 self._speaking = None
-        if frame.packets or saying.parts:
-            self._send(saying, frame.packets, frame.last)
+        self._send(saying, frame.packets, frame.last)
         self._owner.turns_changed()
 
     def _send(self, saying: _Saying, packets: tuple[bytes, ...], last: bool) -> None:
@@ -201,23 +201,28 @@ class TurnTaking:
         turn = self._box.next(self._owner.mono())
         if turn is None:
             return
+        if not turn.packets:
+            self._heard(turn)
+            return
         self._playing = turn
-        call, consult = self._call, self._consult
 
         def done(whole: bool) -> None:
             if self._playing is turn:
                 self._playing = None
             if whole:
-                self._box.heard(turn.turn)
-                self._owner.send_durable(consult, wire.TurnHeard(call, turn.turn), [])
-                log.info("turn heard call=%s turn=%s", call.hex(), turn.turn.hex())
-                self._play_next()
+                self._heard(turn)
             self._owner.turns_changed()
 
         tries = self._tries[turn.turn] = self._tries.get(turn.turn, 0) + 1
         if tries >= MOST_TRIES:
             self._box.heard(turn.turn)
         self._owner.play([Turn(turn.packets)], done)
+
+    def _heard(self, turn: Whole) -> None:
+        self._box.heard(turn.turn)
+        self._owner.send_durable(self._consult, wire.TurnHeard(self._call, turn.turn), [])
+        log.info("turn heard call=%s turn=%s", self._call.hex(), turn.turn.hex())
+        self._play_next()
 
     def spoken(self) -> None:
         """The kiosk has said what it had to say."""

@@ -23,7 +23,7 @@ THIN_BPS = 16_000  # 6 kbit/s of voice with its headers and reports
 QUEUE_S = 0.5
 THIN_LOSS = 0.08  # with a standing queue: what is sent does not fit. A plan that fits loses what the air loses
 LEAST_PACKETS = 5  # in half a window; fewer say nothing
-PATIENCE_S = 2.5  # between two samples; a longer gap is an outage, which is judged elsewhere
+PATIENCE_S = 4.0  # between two samples; a longer gap is an outage, which is judged elsewhere
 
 FIRST_PROBE_S = 5.0
 PROBE_AGAIN_S = 8.0

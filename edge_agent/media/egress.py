@@ -52,6 +52,7 @@ AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S = 0.1
 RETRANSMIT_AGAIN_S = 0.2
 RTCP_AT_REST_S = 1.0
+SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
 MOST_REMEMBERED = 512
 
 FatesListener = Callable[[Sequence[Fate]], None]
@@ -163,7 +164,7 @@ class Egress:
     def _leaves(self, data: bytes, is_rtcp: bool, now: float) -> bool:
         """While resting."""
         if is_rtcp:
-            if now - self._rtcp_at < RTCP_AT_REST_S:
+            if data[1] not in (SENDER_REPORT, RECEIVER_REPORT) or now - self._rtcp_at < RTCP_AT_REST_S:
                 return False
             self._rtcp_at = now
             return True

@@ -1,5 +1,5 @@
-"""A call on a link that gets too poor to talk live, and good again: how soon both ends speak in turns, how long a turn is
-on its way and what is understood of it, how soon the call is live again. `scripts/prove-turns` prints it."""
+"""A call on a link that gets too poor to talk live, and good again: how soon both ends speak in turns, how long a turn
+is on its way and what is understood of it, how soon the call is live again. `scripts/prove-turns` prints it."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ export class CallMedia {
     const live = this.talking && !this.inTurns;
     if (audio) audio.enabled = live && !this.muted;
     if (video) video.enabled = live && !this.cameraOff;
-    for (const leg of this.legs) leg.restPictures(this.inTurns);
+    for (const leg of this.legs) leg.rest(this.inTurns);
     this.farVideo.muted = !live || this.soundBlocked;
     this.devices.preview?.getTracks().forEach((track) => (track.enabled = !this.cameraOff));
   }

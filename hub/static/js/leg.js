@@ -26,7 +26,7 @@ export class Leg {
     this.failedAt = 0;
     this.connected = false;
     this.breathHeld = false;
-    this.picturesRest = false;
+    this.rests = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
     this.checks = 0;
@@ -121,18 +121,18 @@ export class Leg {
     this.#setActive();
   }
 
-  /** No picture goes while the line is for what is said in turns; a black one would be one. @param {boolean} rests */
-  restPictures(rests) {
-    if (this.picturesRest === rests) return;
-    this.picturesRest = rests;
+  /** Nothing but reports goes while the line is for what is said in turns: even silence and black are a third of it.
+   * @param {boolean} rests */
+  rest(rests) {
+    if (this.rests === rests) return;
+    this.rests = rests;
     this.#setActive();
   }
 
   #setActive() {
     for (const sender of this.pc.getSenders()) {
       const parameters = sender.getParameters();
-      const active = !this.breathHeld && !(this.picturesRest && sender.track?.kind === "video");
-      for (const encoding of parameters.encodings) encoding.active = active;
+      for (const encoding of parameters.encodings) encoding.active = !this.breathHeld && !this.rests;
       if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
     }
   }

@@ -106,10 +106,15 @@ export class Turns {
       packets = [];
       ms = 0;
     };
+    const announce = () => {
+      // The other end is told at once that somebody speaks.
+      if (!said.parts.length && performance.now() - recording.startedAt >= SHORTEST_MS) this.#say(said, [], false);
+    };
     const encoder = new AudioEncoder({
       output: (chunk) => {
         const bytes = new Uint8Array(chunk.byteLength);
         chunk.copyTo(bytes);
+        announce();
         if (ms >= PART_MS) flush(false); // so that the last part has something in it
         packets.push(base64(bytes));
         ms += (chunk.duration ?? FRAME_MS * 1000) / 1000;
