@@ -665,6 +665,7 @@ class Agent:
                 self.turns.sound(frame)
             case ipc.LiveProbed():
                 self.turns.probed(frame)
+                self._arm()
 
     def _media_ready(self, missing: tuple[str, ...], details: tuple[str, ...]) -> None:
         for line in details:

@@ -76,7 +76,6 @@ async def _change(
     at_kiosk, at_doctor = await asyncio.gather(_kiosk_in(kiosk, "turns", 45), _doctor_in(doctor, "turns", 45))
     in_turns = (at_kiosk - changed, at_doctor - changed)
     said(f"in turns: kiosk {in_turns[0]:.1f} s, doctor {in_turns[1]:.1f} s")
-    await kiosk.until_quiet(30)
     turns = [await _patient_speaks(kiosk, doctor, patient, screenshots)]
     said(str(turns[-1]))
     turns.append(await _doctor_speaks(kiosk, doctor, doctor_says, screenshots))
