@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from edge_agent import ipc
 from edge_agent.core import wire
-from edge_agent.core.turn_parts import TurnBox, Whole
+from edge_agent.core.turn_parts import Hearable, TurnBox
 from edge_agent.core.turns import LinkSample, LiveWatch, WayBack
 from edge_agent.sounds import TONE_RECORD, TONE_RECORDED, Clip, Tone, Turn
 from edge_agent.store import Change
@@ -82,7 +82,7 @@ class TurnTaking:
         self._speaking: _Saying | None = None
         self._said: dict[bytes, bool] = {}  # the patient's turns in order, and whether the doctor has heard them
         self._box = TurnBox()
-        self._playing: Whole | None = None
+        self._playing: Hearable | None = None
         self._watch = LiveWatch()
         self._leg = 0
         self._way_back = WayBack()
@@ -218,10 +218,12 @@ class TurnTaking:
             self._box.heard(turn.turn)
         self._owner.play([Turn(turn.packets)], done)
 
-    def _heard(self, turn: Whole) -> None:
+    def _heard(self, turn: Hearable) -> None:
         self._box.heard(turn.turn)
-        self._owner.send_durable(self._consult, wire.TurnHeard(self._call, turn.turn), [])
-        log.info("turn heard call=%s turn=%s", self._call.hex(), turn.turn.hex())
+        self._tries.pop(turn.turn, None)
+        if turn.is_whole:  # of half a turn the hub keeps the rest, and all of it in the end
+            self._owner.send_durable(self._consult, wire.TurnHeard(self._call, turn.turn), [])
+        log.info("turn heard call=%s turn=%s whole=%s", self._call.hex(), turn.turn.hex(), turn.is_whole)
         self._play_next()
 
     def spoken(self) -> None:

@@ -1,7 +1,7 @@
 """A turn in parts: cut while it is spoken, put together where it is heard.
 
 Pure. A turn is Opus packets of `FRAME_MS`, sent some `PART_S` at a time so that it arrives about when it ends; parts
-may come twice and in any order. What is missing of one whose speaker fell silent is left out, and the rest is heard.
+may come twice and in any order. One that stops half way is heard as far as it came; what comes of it later is heard then.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ PART_S = 2.0  # signature, seal and headers are 0.5 kB a part
 PART_FRAMES = round(PART_S * 1000 / CODING.frame_ms)
 LONGEST_S = 60.0
 
-HALF_S = 12.0  # nothing new came for so long: its speaker, or his machine, is gone
+HALF_S = 20.0  # nothing new came for so long: the speaker is gone, or the link for now
 MOST_TURNS = 32
 MOST_HEARD = 256
 
 
-class Whole(NamedTuple):
+class Hearable(NamedTuple):
     turn: bytes
     packets: tuple[bytes, ...]
+    is_whole: bool = True  # or the rest of it: nothing more will come
 
 
 @dataclass(slots=True)
 class _Arriving:
     changed_at: float
-    parts: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    parts: dict[int, tuple[bytes, ...]] = field(default_factory=dict)  # that nobody has heard
+    heard: set[int] = field(default_factory=set)  # parts that came before
     end: int | None = None  # number of the last part
 
     @property
     def is_whole(self) -> bool:
-        return self.end is not None and len(self.parts) == self.end + 1
+        return self.end is not None and len(self.parts) + len(self.heard) == self.end + 1
 
     @property
     def packets(self) -> tuple[bytes, ...]:
@@ -57,7 +59,7 @@ class TurnBox:
         if turn not in self._turns and len(self._turns) >= MOST_TURNS:
             return
         arriving = self._turns.setdefault(turn, _Arriving(now))
-        if part in arriving.parts or (arriving.end is not None and part > arriving.end):
+        if part in arriving.parts or part in arriving.heard or (arriving.end is not None and part > arriving.end):
             return
         arriving.changed_at = now
         arriving.parts[part] = tuple(packets)
@@ -65,15 +67,20 @@ class TurnBox:
             arriving.end = part
             arriving.parts = {number: each for number, each in arriving.parts.items() if number <= part}
 
-    def next(self, now: float) -> Whole | None:
+    def next(self, now: float) -> Hearable | None:
         """The first that can be heard: whole, or as far as it will come."""
         for turn, arriving in self._turns.items():
-            if arriving.is_whole or now - arriving.changed_at >= HALF_S:
-                return Whole(turn, arriving.packets)
+            if arriving.is_whole or (arriving.parts and now - arriving.changed_at >= HALF_S):
+                return Hearable(turn, arriving.packets, arriving.is_whole)
         return None
 
     def heard(self, turn: bytes) -> None:
-        """To its end; whatever still comes of it is late."""
+        """As far as `next` gave it."""
+        arriving = self._turns.get(turn)
+        if arriving is not None and not arriving.is_whole:
+            arriving.heard |= arriving.parts.keys()
+            arriving.parts.clear()
+            return
         self._turns.pop(turn, None)
         self._heard[turn] = None
         if len(self._heard) > MOST_HEARD:
@@ -81,12 +88,12 @@ class TurnBox:
 
     def next_deadline(self, now: float) -> float | None:
         """When the next turn that is not whole is given up."""
-        times = (each.changed_at + HALF_S for each in self._turns.values() if not each.is_whole)
+        times = (each.changed_at + HALF_S for each in self._turns.values() if each.parts and not each.is_whole)
         return min((at for at in times if at > now), default=None)
 
     def is_spoken(self, now: float) -> bool:
         """Whether something is being said, or on its way."""
-        return any(not each.is_whole and now - each.changed_at < HALF_S for each in self._turns.values())
+        return any(each.parts and not each.is_whole and now - each.changed_at < HALF_S for each in self._turns.values())
 
     @property
     def waiting(self) -> int:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core import wire
-from edge_agent.core.turn_parts import HALF_S, MOST_TURNS, PART_FRAMES, PART_S, TurnBox, Whole
+from edge_agent.core.turn_parts import HALF_S, MOST_TURNS, PART_FRAMES, PART_S, Hearable, TurnBox
 
 TURN, OTHER = b"t" * 8, b"o" * 8
 
@@ -21,7 +21,7 @@ def test_however_they_come_they_are_heard_once_and_in_order(parts, data):
     box = TurnBox()
     for number in came:
         box.add(TURN, number, parts[number], number == len(parts) - 1, 1.0)
-    assert box.next(1.0) == Whole(TURN, tuple(packet for part in parts for packet in part))
+    assert box.next(1.0) == Hearable(TURN, tuple(packet for part in parts for packet in part))
     assert box.waiting == 1
     box.heard(TURN)
     for number in came:
@@ -36,18 +36,30 @@ def test_a_half_turn_is_heard_as_far_as_it_came():
     assert box.is_spoken(4.0)
     assert box.next(4.0) is None
     assert box.next_deadline(4.0) == 3.0 + HALF_S
-    assert box.next(3.0 + HALF_S) == Whole(TURN, (b"a", b"c"))
+    assert box.next(3.0 + HALF_S) == Hearable(TURN, (b"a", b"c"), is_whole=False)
     assert not box.is_spoken(3.0 + HALF_S)
     assert box.next_deadline(3.0 + HALF_S) is None
+    # The link was gone, not the speaker: the rest is heard when it is there, and nothing twice.
+    box.heard(TURN)
+    assert box.next(100.0) is None
+    box.add(TURN, 2, (b"c",), False, 101.0)
+    assert box.next(200.0) is None
+    box.add(TURN, 3, (b"d",), True, 201.0)
+    assert box.is_spoken(201.0)
+    box.add(TURN, 1, (b"b",), False, 202.0)
+    assert box.next(202.0) == Hearable(TURN, (b"b", b"d"), is_whole=True)
+    box.heard(TURN)
+    box.add(TURN, 1, (b"b",), False, 203.0)
+    assert box.next(300.0) is None
 
 
 def test_turns_are_heard_in_the_order_in_which_they_began():
     box = TurnBox()
     box.add(TURN, 1, (b"b",), True, 1.0)
     box.add(OTHER, 0, (b"x",), True, 2.0)
-    assert box.next(2.0) == Whole(OTHER, (b"x",))  # what is there is not kept back
+    assert box.next(2.0) == Hearable(OTHER, (b"x",))  # what is there is not kept back
     box.add(TURN, 0, (b"a",), False, 3.0)
-    assert box.next(3.0) == Whole(TURN, (b"a", b"b"))
+    assert box.next(3.0) == Hearable(TURN, (b"a", b"b"))
 
 
 def test_a_far_end_out_of_its_mind_fills_no_memory():

@@ -12,7 +12,7 @@ const FRAME_MS = 60;
 const PART_MS = 2000; // signature, seal and headers are half a kilobyte a part on the patient's line
 const LONGEST_MS = 60_000;
 const SHORTEST_MS = 250; // a click is no turn
-const HALF_MS = 12_000; // nothing new came: it is heard as far as it came
+const HALF_MS = 20_000; // nothing new came: it is heard as far as it came, and the rest when that comes
 const RATE = 48_000;
 const KEPT_SAID = 8;
 
@@ -30,7 +30,8 @@ export class Turns {
   #reset() {
     /** @type {Said[]} */
     this.said = [];
-    /** @type {Map<string, {parts: Map<number, string[]>, end: number, changedAt: number}>} what comes, in order */
+    /** @type {Map<string, {parts: Map<number, string[]>, heard: Set<number>, end: number, changedAt: number}>} what comes,
+     * in the order in which it began; `heard` are parts of a half turn that was heard before */
     this.coming = new Map();
     this.heard = new Set();
     this.recording = null;
@@ -179,7 +180,8 @@ export class Turns {
   takeSound({ call, turn, part, packets, last }) {
     if (call !== this.call) return;
     if (this.heard.has(turn)) return this.#sayHeard(turn); // the hub does not know yet
-    const coming = this.coming.get(turn) ?? { parts: new Map(), end: -1, changedAt: 0 };
+    const coming = this.coming.get(turn) ?? { parts: new Map(), heard: new Set(), end: -1, changedAt: 0 };
+    if (coming.heard.has(part) || coming.parts.has(part)) return;
     coming.parts.set(part, packets);
     if (last) coming.end = part;
     coming.changedAt = performance.now();
@@ -196,13 +198,14 @@ export class Turns {
     if (this.playing || this.recording) return;
     const now = performance.now();
     for (const [turn, coming] of this.coming) {
-      if (isWhole(coming) || now - coming.changedAt > HALF_MS) return void this.#play(turn, coming);
+      if (isWhole(coming) || (coming.parts.size && now - coming.changedAt > HALF_MS)) return void this.#play(turn, coming);
     }
   }
 
   async #play(turn, coming) {
     this.playing = turn;
     this.onChange();
+    const whole = isWhole(coming);
     const numbers = [...coming.parts.keys()].sort((a, b) => a - b);
     try {
       const context = await this.#opened();
@@ -215,9 +218,15 @@ export class Turns {
     }
     if (this.playing !== turn) return; // cut off: it is heard again afterwards
     this.playing = "";
-    this.heard.add(turn);
-    this.coming.delete(turn);
-    if (!this.problem) this.#sayHeard(turn);
+    for (const number of numbers) {
+      coming.heard.add(number);
+      coming.parts.delete(number);
+    }
+    if (whole) {
+      this.heard.add(turn);
+      this.coming.delete(turn);
+      if (!this.problem) this.#sayHeard(turn); // of half a turn the hub keeps the rest, and all of it in the end
+    }
     this.#playNext();
     this.onChange();
   }
@@ -264,7 +273,7 @@ export class Turns {
     return {
       speaking: this.recording !== null,
       elapsedMs: this.recording?.startedAt ? now - this.recording.startedAt : 0,
-      hearing: this.playing ? "playing" : coming.some(([, one]) => !isWhole(one) && now - one.changedAt < HALF_MS) ? "coming" : "",
+      hearing: this.playing ? "playing" : coming.some(([, one]) => one.parts.size && !isWhole(one) && now - one.changedAt < HALF_MS) ? "coming" : "",
       waiting: coming.filter(([, one]) => isWhole(one)).length,
       sent: !newest ? "" : newest.heard ? "heard" : newest.delivered ? "delivered" : "sending",
       problem: this.problem,
@@ -272,7 +281,7 @@ export class Turns {
   }
 }
 
-const isWhole = ({ parts, end }) => end >= 0 && parts.size === end + 1;
+const isWhole = ({ parts, heard, end }) => end >= 0 && parts.size + heard.size === end + 1;
 
 const newId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
