@@ -1,7 +1,8 @@
 """A turn in parts: cut while it is spoken, put together where it is heard.
 
 Pure. A turn is Opus packets of `FRAME_MS`, sent some `PART_S` at a time so that it arrives about when it ends; parts
-may come twice and in any order. One that stops half way is heard as far as it came; what comes of it later is heard then.
+may come twice and in any order. One that stops half way is heard as far as it came; what comes of it later is heard
+then.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Hearable(NamedTuple):
 class _Arriving:
     changed_at: float
     parts: dict[int, tuple[bytes, ...]] = field(default_factory=dict)  # that nobody has heard
+    given: set[int] = field(default_factory=set)  # of them, by the last `next`: more may have come since
     heard: set[int] = field(default_factory=set)  # parts that came before
     end: int | None = None  # number of the last part
 
@@ -71,16 +73,18 @@ class TurnBox:
         """The first that can be heard: whole, or as far as it will come."""
         for turn, arriving in self._turns.items():
             if arriving.is_whole or (arriving.parts and now - arriving.changed_at >= HALF_S):
+                arriving.given = set(arriving.parts)
                 return Hearable(turn, arriving.packets, arriving.is_whole)
         return None
 
     def heard(self, turn: bytes) -> None:
         """As far as `next` gave it."""
         arriving = self._turns.get(turn)
-        if arriving is not None and not arriving.is_whole:
-            arriving.heard |= arriving.parts.keys()
-            arriving.parts.clear()
-            return
+        if arriving is not None:
+            arriving.heard |= arriving.given
+            arriving.parts = {number: part for number, part in arriving.parts.items() if number not in arriving.given}
+            if arriving.parts or not arriving.is_whole:
+                return
         self._turns.pop(turn, None)
         self._heard[turn] = None
         if len(self._heard) > MOST_HEARD:

@@ -53,6 +53,18 @@ def test_a_half_turn_is_heard_as_far_as_it_came():
     assert box.next(300.0) is None
 
 
+def test_what_comes_while_half_a_turn_is_heard_is_heard_after_it():
+    box = TurnBox()
+    box.add(TURN, 0, (b"a",), False, 1.0)
+    assert box.next(50.0) == Hearable(TURN, (b"a",), is_whole=False)
+    box.add(TURN, 1, (b"b",), True, 51.0)
+    box.heard(TURN)
+    assert box.next(52.0) == Hearable(TURN, (b"b",), is_whole=True)
+    box.heard(TURN)
+    assert box.next(100.0) is None
+    assert box.waiting == 0
+
+
 def test_turns_are_heard_in_the_order_in_which_they_began():
     box = TurnBox()
     box.add(TURN, 1, (b"b",), True, 1.0)
