@@ -133,6 +133,7 @@ class TurnTaking:
         saying = self._speaking = _Saying(f"turn-{next(self._count)}")
         self._owner.play([Tone(TONE_RECORD)], lambda _: self._record(saying))
         self._playing = None  # cut off, and heard again afterwards
+        self._tries.clear()
         self._owner.turns_changed()
 
     def _record(self, saying: _Saying) -> None:
