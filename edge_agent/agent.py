@@ -57,8 +57,9 @@ from edge_agent.store import (
     StoreThread,
     ValueKept,
 )
+from edge_agent.turntaking import TurnTaking
 from hardware.api import Board, Light
-from hardware.gestures import ButtonGestures, Gesture, Held, Pressed, Stuck
+from hardware.gestures import ButtonGestures, Gesture, Held, Pressed, Released, Stuck
 from hardware.gestures import Freed as ButtonFreed
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ KEPT_ENDED_CALLS = 32
 OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
-_CONNECTS = (State.CLAIMED, State.LOST)  # media over a link that files would fill
+_CONNECTS = (State.CLAIMED, State.LOST, State.TURNS)  # over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -143,6 +144,7 @@ class Agent:
             self.hub.sealing.file_keys = self.downlink.key_named
         self.drafts = Drafts(store, self.records, self, call.draft_idle_s, call.max_voice_note_s)
         self.advice = AdviceDesk(store, self.records, self)
+        self.turns = TurnTaking(self)
         self._on_disk = contents  # until `start` takes it up
 
     # --- life
@@ -218,6 +220,9 @@ class Agent:
 
     def press(self, by: str = "patient") -> None:
         self.tell_call(events.Pressed(by), felt=True)
+
+    def release(self) -> None:
+        self.tell_call(events.Released())
 
     def tell_call(self, event: events.Event, felt: bool = False) -> None:
         """`felt`: a hand pressed, and hears that it was noticed."""
@@ -296,6 +301,12 @@ class Agent:
                     self.media.send(ipc.TakeAnswer(call, leg, sdp))
                 case events.UnholdMedia(call):
                     self.media.send(ipc.Unhold(call))
+                case events.RestMedia(call):
+                    self.media.send(ipc.Rest(call))
+                case events.Speak():
+                    self.turns.speak()
+                case events.StopSpeaking():
+                    self.turns.stop_speaking()
                 case events.StopMedia():
                     self.media.send(ipc.StopCall())
                 case events.OpenConsult(consult, by):
@@ -310,8 +321,13 @@ class Agent:
                     clips += self.drafts.show(consult, by)
                 case events.PressDraft():
                     clips += self.drafts.tell(ButtonPressed())
+        if status.state is State.TURNS:
+            self.turns.begin(status.consult, status.call)
+        else:
+            self.turns.end(live=status.state in (State.LIVE, State.LOST))
         if self.hub.link is not None:
-            self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
+            cut_off = status.state is State.TURNS and not self.hub.reachable
+            self.hub.link.hurry(status.state in _NEEDS_THE_HUB or cut_off)
         if status.state is not before.state:
             self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
             if self.hub.link is not None:
@@ -506,6 +522,7 @@ class Agent:
         if self.machine.status.state is State.DRAFT and self.machine.media_up:
             self.drafts.spoken()
             self._arm()
+        self.turns.spoken()
 
     def hush(self) -> None:
         self.sounds.hush()
@@ -542,6 +559,24 @@ class Agent:
             self.play([Tone(TONE_PRESS), Prompt("advice_waiting")])
         self.changed()
 
+    # --- for turns
+
+    def is_silent(self) -> bool:
+        return self.sounds.silent
+
+    def unsent(self, consult: bytes) -> bool:
+        return self.delivery.says_in(consult)
+
+    def nothing_live_fits(self, call: bytes) -> None:
+        self.tell_call(events.NothingLiveFits(call))
+
+    def live_fits(self, call: bytes) -> None:
+        self.tell_call(events.LiveFits(call))
+
+    def turns_changed(self) -> None:
+        self._arm()
+        self.changed()
+
     # --- the button
 
     def _contact(self, pressed: bool, at: float) -> None:
@@ -553,6 +588,8 @@ class Agent:
         match gesture:
             case Pressed():
                 self.press()
+            case Released():
+                self.release()
             case Held(seconds) if seconds == EMERGENCY_HOLD_S:
                 self.tell_call(events.HeldForEmergency())
             case Held(seconds) if seconds == CANCEL_HOLD_S:
@@ -570,7 +607,7 @@ class Agent:
         return events.Now(time.monotonic(), self.wall_ms())
 
     def _arm(self) -> None:
-        parts = (self.machine, self.drafts, self._gestures, self.advice)
+        parts = (self.machine, self.drafts, self._gestures, self.advice, self.turns)
         due = min((at for part in parts if (at := part.next_deadline()) is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
@@ -586,6 +623,7 @@ class Agent:
             self._carry_out(effects, before)
         self.drafts.tick()
         self.advice.tick()
+        self.turns.tick()
         self._arm()
 
     # --- the media process
@@ -622,6 +660,12 @@ class Agent:
                 log.info("first seen call=%s", call.hex())
             case ipc.CallStats():
                 log.debug("call stats %s", frame)
+                self.turns.stats(frame, judged=self.machine.status.state in (State.LIVE, State.LOST))
+            case ipc.TurnSound():
+                self.turns.sound(frame)
+            case ipc.LiveProbed():
+                self.turns.probed(frame)
+                self._arm()
 
     def _media_ready(self, missing: tuple[str, ...], details: tuple[str, ...]) -> None:
         for line in details:
@@ -645,6 +689,7 @@ class Agent:
         self.condition("media_missing", True)
         self.sounds.media_died()
         self.drafts.media_died()
+        self.turns.media_died()
         self.tell_call(events.MediaProcessDied())
 
     def _hardware_missing(self) -> None:
@@ -688,6 +733,8 @@ class Agent:
                 self.delivery.receipt(body)
             case wire.Have():
                 self.delivery.have(consult, body)
+            case wire.TurnPart() | wire.TurnHeard():
+                self.turns.take(message)
             case wire.Advice() | wire.Progress() | wire.Manifest() | wire.Chunk():
                 self.downlink.take(message, self.wall_ms())
             case _:

@@ -65,6 +65,37 @@ class Unhold(_Frame, frozen=True):
     call: bytes
 
 
+class Rest(_Frame, frozen=True):
+    """Keep this call's connections, send next to nothing on them, and play nothing, until `Unhold`."""
+
+    call: bytes
+
+
+class ProbeLive(_Frame, frozen=True):
+    """Ask the leg that is heard whether its path carries a call: at the least rate of one, or at this one's own.
+    Answered with `LiveProbed`."""
+
+    call: bytes
+    in_full: bool
+
+
+class StartTurn(_Frame, frozen=True):
+    """From the microphone in parts of `TurnSound` until `StopTurn`, or the longest that there may be."""
+
+    id: str
+
+
+class StopTurn(_Frame, frozen=True):
+    pass
+
+
+class PlayTurn(_Frame, frozen=True):
+    """As `Play`, of Opus packets."""
+
+    id: str
+    packets: tuple[bytes, ...]
+
+
 class StopCall(_Frame, frozen=True):
     """All legs of all calls."""
 
@@ -209,6 +240,19 @@ class RecordingLevel(_Frame, frozen=True):
     elapsed_ms: int
 
 
+class TurnSound(_Frame, frozen=True):
+    """Some of a turn under way; with `last` the rest of it, which may be nothing."""
+
+    id: str
+    packets: tuple[bytes, ...]
+    last: bool
+
+
+class LiveProbed(_Frame, frozen=True):
+    call: bytes
+    fits: bool
+
+
 class PhotoTaken(_Frame, frozen=True):
     id: str
     path: str
@@ -232,15 +276,20 @@ class CallStats(_Frame, frozen=True):
     sound_late: int = 0  # packets that came after their time
     buffer_ms: float = 0.0  # now: how much later than the fastest packet the sound is played
     target_ms: float = 0.0  # what the playout aims at
+    sent_bytes: int = 0  # of the whole leg, headers included
+    received_bytes: int = 0
+    sound_received: int = 0  # packets of the far voice
+    sound_lost: int = 0
+    lost_up: float | None = None  # share of the kiosk's voice, by the far end's newest report
 
 
 ToMedia = (
-    StartCall | TakeAnswer | Unhold | StopCall | Play | StopPlaying | StartRecording | StopRecording | TakePhoto
-    | ShowOwnPicture | SendPicturesAs | WantKeyFrame
+    StartCall | TakeAnswer | Unhold | Rest | ProbeLive | StopCall | StartTurn | StopTurn | PlayTurn | Play | StopPlaying
+    | StartRecording | StopRecording | TakePhoto | ShowOwnPicture | SendPicturesAs | WantKeyFrame
 )  # fmt: skip
 FromMedia = (
     MediaReady | OfferMade | MediaConnected | MediaStalled | MediaFlowing | MediaLost | FirstHeard | FirstSeen
-    | FarPicture | OwnPicture | Played | Recorded | RecordingLevel | PhotoTaken | CallStats
+    | FarPicture | OwnPicture | Played | Recorded | RecordingLevel | PhotoTaken | CallStats | TurnSound | LiveProbed
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

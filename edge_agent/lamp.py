@@ -20,6 +20,7 @@ _LIGHTS = {
     State.CLAIMED: Light.CLAIMED,
     State.LIVE: Light.LIVE,
     State.LOST: Light.LOST,
+    State.TURNS: Light.MESSAGE,
     State.INCOMING: Light.CALLING,
     State.OFFER: Light.MESSAGE,
     State.DRAFT: Light.MESSAGE,
@@ -30,6 +31,8 @@ _LIGHTS = {
 def light(status: Status, *, advice_waits: bool, faulty: bool, reachable: bool) -> Light:
     if status.emergency and status.state in (State.RINGING, State.LOST):
         return Light.EMERGENCY
+    if status.speaking:
+        return Light.LIVE
     if status.state not in QUIET:
         return _LIGHTS[status.state]
     if advice_waits:

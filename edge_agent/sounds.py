@@ -59,7 +59,14 @@ class Recording:
     path: Path
 
 
-Clip = Tone | Prompt | Spoken | Recording
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the doctor said while the call goes in turns."""
+
+    packets: tuple[bytes, ...]
+
+
+Clip = Tone | Prompt | Spoken | Recording | Turn
 
 
 class Sounds:
@@ -119,6 +126,9 @@ class Sounds:
                 self._start(self._voice.tone(name))
             case Recording(path):
                 self._start(path)
+            case Turn(packets):
+                id = self._new_id()
+                self._begin(id, ipc.PlayTurn(id, packets))
             case Prompt(key) if ready := self._voice.ready(key, self.language):
                 self._start(ready)
             case _:
@@ -144,8 +154,14 @@ class Sounds:
 
     def _start(self, path: Path) -> None:
         loop = bool(self._cycle) and not self._rest and len(self._cycle) == 1
-        id = f"sound-{next(self._count)}"
-        if self._send(ipc.Play(id, str(path), loop)):
+        id = self._new_id()
+        self._begin(id, ipc.Play(id, str(path), loop))
+
+    def _new_id(self) -> str:
+        return f"sound-{next(self._count)}"
+
+    def _begin(self, id: str, frame: ipc.Play | ipc.PlayTurn) -> None:
+        if self._send(frame):
             self._playing = id
         else:
             self._cycle = []

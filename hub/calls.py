@@ -146,7 +146,7 @@ class Calls:
         return call
 
     def talk(self, session: Session, out: Outgoing, doctor: Doctor, call_id: str, now_ms: int) -> Call:
-        call = self._of_doctor(session, doctor, call_id)
+        call = self.of_doctor(session, doctor, call_id)
         if self._move(session, call, ("claimed",), phase="answered", answered_at=now_ms):
             cases.record(session, call.consult_id, "answered", now_ms, doctor, call=call.id)
         elif call.phase == "ended":
@@ -155,7 +155,7 @@ class Calls:
         return call
 
     def release(self, session: Session, out: Outgoing, doctor: Doctor, call_id: str, now_ms: int) -> Call:
-        call = self._of_doctor(session, doctor, call_id)
+        call = self.of_doctor(session, doctor, call_id)
         freed = self._move(
             session, call, ("claimed",),
             phase="ringing", doctor_id=None, console_id="", claimed_at=0, offer_leg=0, offer_sdp=b"",
@@ -179,7 +179,7 @@ class Calls:
         return call
 
     def hang_up(self, session: Session, out: Outgoing, doctor: Doctor, call_id: str, now_ms: int) -> Call:
-        call = self._of_doctor(session, doctor, call_id)
+        call = self.of_doctor(session, doctor, call_id)
         outcome = {"answered": "answered", "claimed": "declined", "calling_kiosk": "cancelled"}.get(call.phase)
         if outcome is not None:
             self._end(session, out, call, outcome, now_ms, doctor)
@@ -210,7 +210,7 @@ class Calls:
         self, session: Session, out: Outgoing, doctor: Doctor, console: str, call_id: str, leg: int, sdp: bytes,
         now_ms: int,
     ) -> Call:  # fmt: skip
-        call = self._of_doctor(session, doctor, call_id)
+        call = self.of_doctor(session, doctor, call_id)
         if call.phase not in HELD:
             raise RequestRefused("gone", "This call is over.")
         # An older leg's answer is of no use, and no error; the same leg's again has more candidates.
@@ -222,7 +222,7 @@ class Calls:
     def want_new_leg(
         self, session: Session, out: Outgoing, doctor: Doctor, console: str, call_id: str, leg: int, now_ms: int
     ) -> Call:
-        call = self._of_doctor(session, doctor, call_id)
+        call = self.of_doctor(session, doctor, call_id)
         if call.phase not in HELD:
             raise RequestRefused("gone", "This call is over.")
         call.console_id = console
@@ -300,7 +300,7 @@ class Calls:
             raise cases.ForeignConsult(call_id)
         return call
 
-    def _of_doctor(self, session: Session, doctor: Doctor, call_id: str) -> Call:
+    def of_doctor(self, session: Session, doctor: Doctor, call_id: str) -> Call:
         call = session.get(Call, call_id)
         if call is None:
             raise RequestRefused("gone", "This call is over.")
@@ -336,7 +336,7 @@ def waiting_calls(session: Session) -> list[WaitingCall]:
             doctor=call.doctor_id,
             kiosk_online=kiosk.online,
             kiosk_gone_since_ms=kiosk.gone_since,
-            media_lost=bool(call.leg_wanted) or call.media_state in ("stalled", "lost"),
+            media_lost=bool(call.leg_wanted) or call.media_state in ("stalled", "lost", "turns"),
         )
         for call, kiosk in rows.tuples()
     ]

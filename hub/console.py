@@ -7,11 +7,11 @@ milliseconds, ids lower-case hex. `docs/protocol.md` shows one call message by m
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from edge_agent.core.wire import Outcome, Urgency
+from edge_agent.core.wire import MAX_OPUS_BYTES, MAX_PART_PACKETS, MAX_TURN_PARTS, Outcome, Urgency
 
 MAX_CLIENT_BYTES = 64 * 1024
 
@@ -157,9 +157,31 @@ class KioskOffer(_Json, tag="offer"):
 
 
 class KioskMedia(_Json, tag="kiosk_media"):
+    """`turns`: nothing live fits, so people speak in turns until it is `connected` again."""
+
     call: str
     leg: int
-    state: Literal["connected", "stalled", "lost"]
+    state: Literal["connected", "stalled", "lost", "turns"]
+
+
+class TurnSound(_Json, tag="turn"):
+    """A part of what the patient says, in turns; again after a reload, where nobody has said that it was heard."""
+
+    call: str
+    turn: str
+    part: int
+    packets: tuple[bytes, ...]  # of Opus, each in base64
+    last: bool
+
+
+class TurnMark(_Json, tag="turn_mark"):
+    """How far what the doctor says has come: `kept` parts are in the database here, from the first."""
+
+    call: str
+    turn: str
+    kept: int
+    delivered: bool  # the kiosk has all of it
+    heard: bool
 
 
 class Refused(_Json, tag="refused"):
@@ -171,7 +193,7 @@ class Refused(_Json, tag="refused"):
     call: str = ""
 
 
-ToConsole = Hello | Room | Inbox | CaseShown | CallUpdate | KioskOffer | KioskMedia | Refused
+ToConsole = Hello | Room | Inbox | CaseShown | CallUpdate | KioskOffer | KioskMedia | TurnSound | TurnMark | Refused
 
 
 # --- console → server
@@ -227,6 +249,24 @@ class WantNewLeg(_Json, tag="want_new_leg"):
     leg: int
 
 
+class SayTurn(_Json, tag="say_turn"):
+    """Some of what the doctor says, while it is said. Answered with TurnMark; sent again where it is not."""
+
+    call: str
+    turn: str
+    part: Annotated[int, msgspec.Meta(ge=0, lt=MAX_TURN_PARTS)]
+    packets: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_OPUS_BYTES)], ...],
+        msgspec.Meta(max_length=MAX_PART_PACKETS),
+    ]
+    last: bool = False
+
+
+class TurnWasHeard(_Json, tag="turn_heard"):
+    call: str
+    turn: str
+
+
 class OpenCase(_Json, tag="open_case"):
     consult: str
 
@@ -240,8 +280,8 @@ class CloseCase(_Json, tag="close_case"):
 
 
 FromConsole = (
-    SetAvailable | Claim | Release | Decline | Talk | HangUp | RingKiosk | SdpAnswer | WantNewLeg | OpenCase
-    | LeaveCase | CloseCase
+    SetAvailable | Claim | Release | Decline | Talk | HangUp | RingKiosk | SdpAnswer | WantNewLeg | SayTurn
+    | TurnWasHeard | OpenCase | LeaveCase | CloseCase
 )  # fmt: skip
 
 _decoder = msgspec.json.Decoder(FromConsole)

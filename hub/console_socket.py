@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edge_agent.core import sdp
-from hub import cases, console
+from hub import cases, console, turns
 from hub.accounts import SignedIn
 from hub.calls import Call, RequestRefused
 from hub.database import explain
@@ -39,6 +39,8 @@ NEEDS: dict[type, Permission] = {
     console.RingKiosk: Permission.TAKE_CALLS,
     console.SdpAnswer: Permission.TAKE_CALLS,
     console.WantNewLeg: Permission.TAKE_CALLS,
+    console.SayTurn: Permission.TAKE_CALLS,
+    console.TurnWasHeard: Permission.TAKE_CALLS,
     console.OpenCase: Permission.SEE_PATIENTS,
     console.LeaveCase: Permission.SEE_PATIENTS,
     console.CloseCase: Permission.GIVE_ADVICE,
@@ -109,7 +111,7 @@ async def _answer(switchboard: Switchboard, opened: OpenConsole, request: consol
 
 
 async def _carry_out(switchboard: Switchboard, opened: OpenConsole, request: console.FromConsole) -> None:
-    for value in (getattr(request, "call", None), getattr(request, "consult", None)):
+    for value in (getattr(request, name, None) for name in ("call", "consult", "turn")):
         if value is not None and not _HEX_ID.fullmatch(value):
             raise RequestRefused("bad_request", "The hub did not understand this page.")
     if isinstance(request, console.LeaveCase):
@@ -161,6 +163,10 @@ def _apply(
             calls.answered_media(session, out, doctor, opened.id, request.call, request.leg, compressed, now_ms)
         case console.WantNewLeg():
             calls.want_new_leg(session, out, doctor, opened.id, request.call, request.leg, now_ms)
+        case console.SayTurn():
+            turns.from_doctor(session, out, calls, doctor, request, now_ms)
+        case console.TurnWasHeard():
+            turns.heard_by_doctor(session, out, calls, doctor, request, now_ms)
         case console.OpenCase():
             cases.see(session, out, session.get_one(Consult, request.consult), doctor, now_ms)
         case console.CloseCase():

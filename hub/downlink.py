@@ -71,6 +71,7 @@ def receipted(session: Session, out: Outgoing, kiosk: str, ids: tuple[bytes, ...
         )
         if not freed.rowcount:
             continue
+        out.receipted.add(message_id)
         advice = session.scalar(select(AdviceGiven).where(AdviceGiven.downlink_id == message_id))
         if advice is not None:
             advice.delivered_at = now_ms

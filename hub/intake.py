@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, trust, wire
-from hub import cases, downlink
+from hub import cases, downlink, turns
 from hub.calls import Calls, live_calls_of_kiosk
 from hub.cases import ForeignConsult, KioskClock
 from hub.config import StoreSection
@@ -200,7 +200,8 @@ class Intake:
                     seq=message.seq,
                     kiosk_sent_at=message.sent_at_ms,
                     arrived_at=now_ms,
-                    body=_body_encoder.encode(body),
+                    # What is said in turns has a place of its own, and goes once it was heard.
+                    body=b"" if isinstance(body, wire.TurnPart) else _body_encoder.encode(body),
                     **_stamp(message.stamp),
                 )
             )
@@ -249,6 +250,10 @@ class Intake:
                 cases.reopen(session, out, consult, now_ms)
             case wire.AdviceHeard() as body:
                 cases.advice_heard(session, out, consult, body.advice.hex(), clock.shown(body.heard_at_ms), now_ms)
+            case wire.TurnPart() as body:
+                turns.from_kiosk(session, out, consult, body, now_ms)
+            case wire.TurnHeard() as body:
+                turns.heard_by_kiosk(session, out, consult, body, now_ms)
             case wire.CaseNote() | wire.CaseSaved():
                 pass  # overtaken by a later one; it stays in the record
             case other:
@@ -283,6 +288,9 @@ class Intake:
                 self._replies.has(session, out, kiosk, message.consult, body, now_ms)
             case wire.Receipt() as body:
                 downlink.receipted(session, out, kiosk, body.ids, now_ms)
+                for message_id in out.receipted:
+                    turns.receipted(session, out, message_id)
+                out.receipted.clear()
             case other:
                 raise wire.MalformedMessage(f"kind {other.KIND} does not come from a kiosk")
 
@@ -350,6 +358,7 @@ def greet(session: Session, out: Outgoing, calls: Calls, kiosk: str, now_ms: int
     out.room = True
     calls.kiosk_is_online(session, out, kiosk, now_ms)
     downlink.resend(session, out, kiosk, now_ms)
+    turns.kiosk_came(session, out, kiosk, now_ms)
     lacking = (
         select(Consult.id, Content)
         .join(CaseFile, CaseFile.consult_id == Consult.id)

@@ -19,6 +19,7 @@ class Notice(msgspec.Struct, array_like=True):
     calls: tuple[str, ...] = ()  # a call's phase: its doctor is told
     offers: tuple[str, ...] = ()  # a call has an offer its doctor has not answered
     media: tuple[str, ...] = ()  # the kiosk's media of a call changed
+    turns: tuple[str, ...] = ()  # something was said, delivered or heard in a call that goes in turns
 
 
 class Outgoing:
@@ -31,6 +32,8 @@ class Outgoing:
         self.calls: set[str] = set()
         self.offers: set[str] = set()
         self.media: set[str] = set()
+        self.turns: set[str] = set()
+        self.receipted: set[str] = set()  # our durable messages, just now
         self.greeted: set[str] = set()  # kiosks that came online: what they were told before may be forgotten
 
     def to_kiosk(self, kiosk: str, message: wire.Message) -> None:
@@ -41,7 +44,8 @@ class Outgoing:
 
     @property
     def notice(self) -> Notice:
-        return Notice(self.room, *(tuple(sorted(ids)) for ids in (self.cases, self.calls, self.offers, self.media)))
+        changed = (self.cases, self.calls, self.offers, self.media, self.turns)
+        return Notice(self.room, *(tuple(sorted(ids)) for ids in changed))
 
 
 NOTICE_TOPIC = "tc1h/n"

@@ -280,6 +280,32 @@ class CaseFile(Record):
         self.key, self.key_name = key, trust.name_of_key(key).hex()
 
 
+class Turn(Record):
+    """Something that was said while a call went in turns (`hub.turns`)."""
+
+    __tablename__ = "turn"
+    __table_args__ = (Index("turn_unsettled", "settled_at"),)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    call_id: Mapped[str] = mapped_column(String(16), index=True)
+    consult_id: Mapped[str] = mapped_column(ForeignKey("consult.id"))
+    by_doctor: Mapped[bool]
+    began_at: Mapped[int]
+    changed_at: Mapped[int]
+    end: Mapped[int] = mapped_column(default=-1)  # number of its last part, once that is here
+    heard_at: Mapped[int] = mapped_column(default=0)
+    settled_at: Mapped[int] = mapped_column(default=0)  # the call is over, and this is a message or was heard
+
+
+class TurnPiece(Record):
+    __tablename__ = "turn_piece"
+
+    turn_id: Mapped[str] = mapped_column(ForeignKey("turn.id"), primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    packets: Mapped[bytes] = mapped_column(LargeBinary)  # msgpack, a list of Opus packets
+    downlink_id: Mapped[str] = mapped_column(String(16), default="", index=True)
+
+
 class AdviceGiven(Record):
     __tablename__ = "advice"
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, wire
-from hub import accounts, audit, calls, cases, console, downlink, outgoing, views, waiting
+from hub import accounts, audit, calls, cases, console, downlink, outgoing, turns, views, waiting
 from hub.accounts import SignedIn
 from hub.config import HubSettings
 from hub.database import Database, explain
@@ -145,7 +145,7 @@ class Switchboard:
 
     async def noticed(self, notice: Notice) -> None:
         """Something changed, here or in another process."""
-        if notice.calls or notice.offers or notice.media:
+        if notice.calls or notice.offers or notice.media or notice.turns:
             await self.database.run(self._about_calls, notice)
         if notice.room or notice.cases or notice.calls:
             self._dirty.set()
@@ -162,7 +162,7 @@ class Switchboard:
         opened.send_if_new("inbox", inbox)
         self._consoles[console_id] = opened
         if resume:
-            await self.database.run(self._about_calls, Notice(calls=(resume,), offers=(resume,)))
+            await self.database.run(self._about_calls, Notice(False, (), *((resume,),) * 4))
         self._dirty.set()  # what changed between reading and registering
         log.info("console opened console=%s doctor=%d consoles=%d", console_id, doctor.id, len(self._consoles))
         return opened
@@ -252,6 +252,13 @@ class Switchboard:
                 if call is not None and call.media_leg:
                     media = console.KioskMedia(call=call.id, leg=call.media_leg, state=call.media_state)  # type: ignore[arg-type]
                     self._from_thread(page.send, media)
+
+        for call_id in notice.turns:
+            _, pages = self._pages_of(session, call_id)
+            for frame in turns.frames(session, call_id) if pages else ():
+                for page in pages:
+                    part = frame.part if isinstance(frame, console.TurnSound) else "mark"
+                    self._from_thread(page.send_if_new, f"{frame.turn} {part}", frame)
 
     def _pages_of(self, session: Session, call_id: str) -> tuple[Call | None, list[OpenConsole]]:
         """The page that holds the call where it is open here; every page of the doctor here where it is gone."""
@@ -404,6 +411,7 @@ class Switchboard:
         lost_before = now_ms - int(CONSOLE_LOST_AFTER_S * 1000)
         if lost := list(session.scalars(select(Console.id).where(Console.seen_at < lost_before))):
             self._close_consoles(session, out, lost)
+        turns.settle(session, out, self.files, now_ms)
         for kiosk in downlink.online_kiosks_with_waiting(session):
             downlink.resend(session, out, kiosk, now_ms, older_than_ms=now_ms - downlink.REMIND_AFTER_MS)
         return self._over(session, {page.session for page in own})

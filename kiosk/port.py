@@ -46,6 +46,8 @@ class ScreenPort:
         match action.do:
             case "press":
                 agent.press(self._by())
+            case "release":
+                agent.release()
             case "emergency":
                 agent.tell_call(events.HeldForEmergency(), felt=True)
             case "cancel" | "end":

@@ -19,6 +19,7 @@ Screen = Literal[
     "claimed",  # a doctor is coming on
     "live",
     "lost",  # the line broke in the call; mending it
+    "turns",  # nothing live fits: the button is held to speak
     "incoming",  # the doctor rings the kiosk
     "offer",  # nobody could talk: a message instead?
     "draft",  # the guided message
@@ -54,6 +55,15 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True):
     live_since_ms: int = 0  # Unix time; 0 before
     cancel_asked: bool = False  # the spoken question stands: hold again to stop
     media: Literal["", "connecting", "flowing", "stalled"] = ""
+
+
+class TurnsView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who speaks while the call goes in turns."""
+
+    speaking: bool  # the patient, now
+    far: Literal["", "speaking", "playing"]  # the doctor: it is on its way, or is heard
+    waiting: int = 0  # turns of the doctor's that are still to be heard
+    sent: Literal["", "sending", "delivered", "heard"] = ""  # what the patient said last
 
 
 class DraftView(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +129,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     presence: PresenceView
     online: bool
     call: CallView | None = None
+    turns: TurnsView | None = None
     draft: DraftView | None = None
     advice: tuple[AdviceView, ...] = ()  # waiting for the patient at the screen
     saved_consult: str = ""
@@ -147,6 +158,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 ACTIONS: dict[str, str] = {
     # do: what it means
     "press": "the big button on the screen, pressed and released at once; the key Enter or space",
+    "release": "the big button, or its key, let go: it is held to speak where the screen is `turns`",
     "emergency": "the big button on the screen held 2 s",
     "cancel": "stop ringing",
     "end": "hang up",

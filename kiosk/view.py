@@ -17,6 +17,7 @@ from kiosk.screen import (
     Notice,
     PresenceView,
     Screen,
+    TurnsView,
     View,
     WorkerView,
 )
@@ -28,7 +29,7 @@ COMPLAINTS = (
 )  # fmt: skip
 MAX_LISTED = 60
 
-_CALLS = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.INCOMING)
+_CALLS = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.TURNS, State.INCOMING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
         ),
         online=agent.hub.reachable,
         call=_call(status) if status.state in _CALLS else None,
+        turns=_turns(agent) if status.state is State.TURNS else None,
         draft=_draft(agent),
         advice=tuple(_advice(agent, stored) for stored in _patients_advice(agent)),
         saved_consult=saved.hex(),
@@ -95,6 +97,9 @@ def _title(agent: Agent, screen: Screen) -> tuple[str, str]:
     elif screen == "ringing":
         heard_by = "machine" if status.heard_by == "machine" else "hub"
         key = "ringing_emergency" if status.emergency else f"ringing_{heard_by}"
+    elif screen == "turns":
+        seen = agent.turns.seen
+        key = "turns_speaking" if seen.speaking else "turns_hearing" if seen.far == "playing" else "turns"
     elif screen == "draft" and agent.drafts.shown is not None:
         key = f"draft_{agent.drafts.seen(agent.drafts.shown).step.value}"
     elif screen == "offer" and agent.last_outcome == "declined":
@@ -120,6 +125,11 @@ def _call(status: Status) -> CallView:
         cancel_asked=status.cancel_asked,
         media=media,  # type: ignore[arg-type]
     )
+
+
+def _turns(agent: Agent) -> TurnsView:
+    seen = agent.turns.seen
+    return TurnsView(speaking=seen.speaking, far=seen.far, waiting=seen.waiting, sent=seen.sent)
 
 
 def _draft(agent: Agent) -> DraftView | None:

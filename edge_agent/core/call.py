@@ -9,8 +9,11 @@ The whole behaviour is `TABLE` at the end of the file; `docs/call-states.svg` is
 1. One press opens one consult; everything until it is closed happens in it, whatever the link does.
 2. A press while somebody is being called never ends anything: it says again that it was heard.
 3. An emergency is never taken back by a timer: it rings on, or shows the clinic's own instruction.
-4. A call that was live is mended for `reconnect_timeout_s`, then the consult goes on as a message.
-5. The hub's word on a call is idempotent; word on any other call than the current one changes nothing here.
+4. A call that was live is mended for `reconnect_timeout_s`. Then people speak in turns where the hub is reached, as
+   they do when nothing live fits; where it is not, the consult goes on as a message.
+5. Speaking in turns is the same call: media is kept, or mended, at rest, and live goes on by itself once it fits. The
+   button is for speaking, and no hold of it means anything else.
+6. The hub's word on a call is idempotent; word on any other call than the current one changes nothing here.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from edge_agent.core.call_events import (
     HubReached,
     HubReplyTimedOut,
     Hush,
+    LiveFits,
     MediaConnected,
     MediaFlowing,
     MediaLost,
@@ -55,6 +59,7 @@ from edge_agent.core.call_events import (
     NewCaseChosen,
     NewLegAsked,
     NewLegDue,
+    NothingLiveFits,
     Now,
     OfferAgainDue,
     OfferMade,
@@ -63,12 +68,17 @@ from edge_agent.core.call_events import (
     PressDraft,
     Pressed,
     ReconnectTimedOut,
+    Released,
+    RestMedia,
     RingTimedOut,
     Say,
     ScreenTimedOut,
     Send,
+    Speak,
     StartMedia,
     StopMedia,
+    StopSpeaking,
+    TurnsTimedOut,
     UnholdMedia,
 )
 
@@ -79,6 +89,7 @@ class State(Enum):
     CLAIMED = "claimed"  # a doctor is coming on; media connects and is held
     LIVE = "live"
     LOST = "lost"  # the line broke in the call and is being mended
+    TURNS = "turns"  # nothing live fits: people speak in turns
     INCOMING = "incoming"  # the doctor rings the kiosk
     OFFER = "offer"  # nobody could talk: a message instead?
     DRAFT = "draft"  # the guided message
@@ -92,6 +103,7 @@ class Timer(Enum):
     RING = "ring"
     CLAIM = "claim"
     RECONNECT = "reconnect"
+    TURNS = "turns"  # without the hub no turn comes anywhere
     NEW_LEG = "new_leg"  # the leg under way did not come up: try another
     OFFER_AGAIN = "offer_again"  # the offer, or its answer, may have been lost
     EMERGENCY_AGAIN = "emergency_again"  # nobody heard it: it rings anew
@@ -104,6 +116,7 @@ _TIMER_EVENTS: dict[Timer, Event] = {
     Timer.RING: RingTimedOut(),
     Timer.CLAIM: ClaimTimedOut(),
     Timer.RECONNECT: ReconnectTimedOut(),
+    Timer.TURNS: TurnsTimedOut(),
     Timer.NEW_LEG: NewLegDue(),
     Timer.OFFER_AGAIN: OfferAgainDue(),
     Timer.EMERGENCY_AGAIN: EmergencyAgainDue(),
@@ -121,6 +134,7 @@ class CallTimes(NamedTuple):
     claim_s: float = 45.0
     reconnect_s: float = 60.0
     new_leg_s: float = 12.0  # offer, answer, checks and DTLS over 1.3 s of round trip, with a loss or two
+    turns_new_leg_s: float = 30.0
     stalled_new_leg_s: float = 9.0  # after the media process has called it a stall: 12 s are outlived without
     offer_again_s: float = 3.0
     emergency_again_s: float = 20.0
@@ -150,6 +164,7 @@ class Status:
     stalled: bool = False
     answered_at_ms: int = 0  # 0: nobody has spoken
     cancel_asked: bool = False
+    speaking: bool = False  # a turn
     instructed: bool = False  # the clinic's emergency instruction is shown while it rings on
     draft_open: bool = False
     emergency_consult: bytes = b""  # an unheard emergency that waits while the doctor rings the kiosk
@@ -202,8 +217,12 @@ class CallMachine:
         self._now = now
         self._effects = []
         state = status.state
-        self.status = replace(status, leg_connected=False, stalled=False, cancel_asked=False)
-        if state in (State.LIVE, State.LOST) or (state is State.CLAIMED and status.placed_by_doctor):
+        self.status = replace(status, leg_connected=False, stalled=False, cancel_asked=False, speaking=False)
+        if state is State.TURNS:
+            self._enter(State.TURNS)
+            self.arm(Timer.TURNS, self._times.reconnect_s)  # the hub is not reached yet
+            _mend(self, HubReached())
+        elif state in (State.LIVE, State.LOST) or (state is State.CLAIMED and status.placed_by_doctor):
             self._enter(State.LOST)
             _mend(self, HubReached())
         elif state in (State.RINGING, State.CLAIMED):
@@ -282,7 +301,7 @@ class CallMachine:
         for timer in tuple(self._deadlines):
             if state not in _STATES_OF[timer]:
                 del self._deadlines[timer]
-        self.set(state=state, cancel_asked=False)
+        self.set(state=state, cancel_asked=False, speaking=False)
         for timer, seconds in _TIMERS_OF.get(state, ()):
             if timer not in self._deadlines:
                 self.arm(timer, seconds(self._times))
@@ -303,6 +322,14 @@ def _emergency(m: CallMachine, _: Event) -> bool:
     return m.status.emergency
 
 
+def _speaking(m: CallMachine, _: Event) -> bool:
+    return m.status.speaking
+
+
+def _not_speaking(m: CallMachine, _: Event) -> bool:
+    return not m.status.speaking
+
+
 def _cancel_asked(m: CallMachine, _: Event) -> bool:
     return m.status.cancel_asked
 
@@ -317,6 +344,10 @@ def _emergency_waits(m: CallMachine, _: Event) -> bool:
 
 def _leg_down(m: CallMachine, _: Event) -> bool:
     return not m.status.leg_connected
+
+
+def _leg_up(m: CallMachine, _: Event) -> bool:
+    return m.status.leg_connected
 
 
 def _draft_waits(m: CallMachine, _: Event) -> bool:
@@ -405,10 +436,10 @@ def _new_leg(m: CallMachine, _: Event) -> None:
         return  # MediaProcessUp comes back here
     m.set(leg=m.status.leg + 1, leg_connected=False)
     m.pending_offer = None
-    held = m.status.state is State.CLAIMED and not m.status.placed_by_doctor
+    held = m.status.state is State.TURNS or (m.status.state is State.CLAIMED and not m.status.placed_by_doctor)
     m.emit(StartMedia(m.status.call, m.status.leg, m.status.ice_servers, held))
     m.disarm(Timer.OFFER_AGAIN)
-    m.arm(Timer.NEW_LEG, m.times.new_leg_s)
+    m.arm(Timer.NEW_LEG, m.times.turns_new_leg_s if m.status.state is State.TURNS else m.times.new_leg_s)
 
 
 def _new_leg_if_down(m: CallMachine, event: Event) -> None:
@@ -450,6 +481,69 @@ def _connected(m: CallMachine, _: Event) -> None:
     m.pending_offer = None
     m.disarm(Timer.NEW_LEG, Timer.OFFER_AGAIN)
     m.emit(Send(m.status.consult, wire.MediaState(m.status.call, m.status.leg, "connected")))
+
+
+def _take_turns(m: CallMachine, _: Event) -> None:
+    m.emit(RestMedia(m.status.call))
+    _say_turns(m, _)
+
+
+def _say_turns(m: CallMachine, _: Event) -> None:
+    m.emit(Send(m.status.consult, wire.MediaState(m.status.call, max(1, m.status.leg), "turns")))
+
+
+def _connected_in_turns(m: CallMachine, event: Event) -> None:
+    m.set(leg_connected=True, stalled=False)
+    m.pending_offer = None
+    m.disarm(Timer.NEW_LEG, Timer.OFFER_AGAIN)
+    _take_turns(m, event)  # a leg of before was not started at rest
+
+
+def _flowing_in_turns(m: CallMachine, event: Event) -> None:
+    m.set(leg_connected=True, stalled=False)
+    m.disarm(Timer.NEW_LEG, Timer.OFFER_AGAIN)
+    m.emit(RestMedia(m.status.call))
+
+
+def _stalled_in_turns(m: CallMachine, _: Event) -> None:
+    m.set(stalled=True)
+    m.arm(Timer.NEW_LEG, m.times.turns_new_leg_s)
+
+
+def _broken_in_turns(m: CallMachine, event: Event) -> None:
+    m.set(leg_connected=False)
+    _mend(m, event)
+
+
+def _live_again(m: CallMachine, _: Event) -> None:
+    m.emit(UnholdMedia(m.status.call))
+    m.emit(Send(m.status.consult, wire.MediaState(m.status.call, m.status.leg, "connected")))
+
+
+def _speak(m: CallMachine, _: Event) -> None:
+    m.set(speaking=True)
+    m.emit(Speak())
+
+
+def _stop_speaking(m: CallMachine, _: Event) -> None:
+    m.set(speaking=False)
+    m.emit(StopSpeaking())
+
+
+def _end_turn(m: CallMachine, event: Event) -> None:
+    """Before the state that it belongs to is left."""
+    m.emit(StopSpeaking())
+
+
+def _await_hub(m: CallMachine, _: Event) -> None:
+    m.arm(Timer.TURNS, m.times.reconnect_s)
+
+
+def _hub_is_back(m: CallMachine, event: Event) -> None:
+    m.disarm(Timer.TURNS)
+    _say_turns(m, event)  # which the hub may have missed
+    if not m.status.leg_connected:
+        _mend(m, event)
 
 
 def _flowing(m: CallMachine, event: Event) -> None:
@@ -658,6 +752,8 @@ _LEGS: dict[type[Event], Rules] = {
     MediaProcessUp: (_stay(_new_leg),),
     DoctorRang: (_stay(_busy),),
 }
+# Once each: the link is for what is said.
+_LEGS_IN_TURNS = {event: rules for event, rules in _LEGS.items() if event is not OfferAgainDue}
 _CALLING: dict[type[Event], Rules] = {
     CancelChosen: (_to(S.IDLE, _end("cancelled"), _say("cancelled"), _clear),),
     HeldToCancel: (
@@ -686,6 +782,11 @@ _ENDING: dict[type[Event], Rules] = {
         _to(S.EMERGENCY, _end_as_hub_says, _say("emergency_instruction"), when=_emergency),
         _to(S.DRAFT, _end_as_hub_says, _say("line_gone_message"), _draft),
     ),
+}
+# Holding the button is speaking: it cancels nothing, and no emergency is made of it.
+_ENDING_TURNS: dict[type[Event], Rules] = {
+    CancelChosen: (_to(S.ENDED, _end_turn, _end("answered"), _say("call_ended")),),
+    HubEnded: tuple(Rule(rule.to, (_end_turn, *rule.do), rule.when) for rule in _ENDING[HubEnded]),
 }
 _SHOWN: dict[type[Event], Rules] = {
     **_NEW_CONSULT,
@@ -747,6 +848,7 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         AddressChanged: (_stay(_new_leg),),
         MediaProcessDied: (_to(S.LOST, _broken),),
         NewLegDue: (_to(S.LOST, _say("line_lost"), _mend, when=_leg_down),),
+        NothingLiveFits: (_to(S.TURNS, _say("take_turns"), _take_turns, when=_reachable),),
     },
     S.LOST: {
         **_LEGS,
@@ -759,9 +861,32 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         MediaFlowing: (_to(S.LIVE, _hush, _flowing),),
         MediaLost: (_stay(_broken, when=_current_leg),),
         NewLegDue: (_stay(_mend),),
+        NothingLiveFits: (_to(S.TURNS, _say("take_turns"), _take_turns, when=_reachable),),
         ReconnectTimedOut: (
+            _to(S.TURNS, _say("take_turns"), _take_turns, _mend, when=_reachable),
             _to(S.EMERGENCY, _end("link_lost"), _say("emergency_instruction"), when=_emergency),
             _to(S.DRAFT, _end("link_lost"), _say("line_gone_message"), _draft),
+        ),
+    },
+    S.TURNS: {
+        **_LEGS_IN_TURNS,
+        **_ENDING_TURNS,
+        Pressed: (_stay(_speak, when=_not_speaking),),
+        Released: (_stay(_stop_speaking, when=_speaking),),
+        LiveFits: (_to(S.LIVE, _end_turn, _say("live_again"), _live_again, when=_leg_up),),
+        MediaConnected: (_stay(_connected_in_turns, when=_current_leg),),
+        MediaFlowing: (_stay(_flowing_in_turns),),
+        MediaStalled: (_stay(_stalled_in_turns, when=_current_leg),),
+        MediaLost: (_stay(_broken_in_turns, when=_current_leg),),
+        MediaProcessDied: (_stay(_stop_speaking),),
+        AddressChanged: (_stay(_new_leg),),
+        NewLegDue: (_stay(_mend),),
+        HubAnswered: (_stay(_answered_after_all),),
+        HubLost: (_stay(_await_hub),),
+        HubReached: (_stay(_hub_is_back),),
+        TurnsTimedOut: (
+            _to(S.EMERGENCY, _end_turn, _end("link_lost"), _say("emergency_instruction"), when=_emergency),
+            _to(S.DRAFT, _end_turn, _end("link_lost"), _say("line_gone_message"), _draft),
         ),
     },
     S.INCOMING: {
@@ -840,8 +965,9 @@ _STATES_OF: dict[Timer, frozenset[State]] = {
     Timer.RING: frozenset(),
     Timer.CLAIM: frozenset(),
     Timer.RECONNECT: frozenset(),
-    Timer.NEW_LEG: frozenset({S.CLAIMED, S.LIVE, S.LOST}),
-    Timer.OFFER_AGAIN: frozenset({S.CLAIMED, S.LIVE, S.LOST}),
+    Timer.TURNS: frozenset(),
+    Timer.NEW_LEG: frozenset({S.CLAIMED, S.LIVE, S.LOST, S.TURNS}),
+    Timer.OFFER_AGAIN: frozenset({S.CLAIMED, S.LIVE, S.LOST, S.TURNS}),
     Timer.EMERGENCY_AGAIN: frozenset(),
     Timer.CANCEL_QUESTION: frozenset(),
     Timer.SCREEN: frozenset(),

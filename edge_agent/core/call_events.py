@@ -29,6 +29,11 @@ class Pressed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Released(Event):
+    """The button comes up after `Pressed`."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeldForEmergency(Event):
     """The button held 2 s, or the screen's."""
 
@@ -155,6 +160,20 @@ class MediaLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NothingLiveFits(Event):
+    """By `edge_agent.core.turns`, as is `LiveFits`."""
+
+    call: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFits(Event):
+    """The live path, which was kept, carries a call again."""
+
+    call: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class MediaProcessUp(Event):
     pass
 
@@ -191,6 +210,11 @@ class ClaimTimedOut(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectTimedOut(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsTimedOut(Event):
     pass
 
 
@@ -271,6 +295,23 @@ class GiveAnswer(Effect):
 @dataclass(frozen=True, slots=True)
 class UnholdMedia(Effect):
     call: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RestMedia(Effect):
+    """Keep the connection, and send next to nothing on it: what is said in turns needs the link."""
+
+    call: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Speak(Effect):
+    """A turn begins, after its tone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpeaking(Effect):
+    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ CHUNK_S = 1.0  # of the budget
 
 
 class Priority(IntEnum):
-    CALL = 0  # call signalling and emergencies
+    CALL = 0  # call signalling and emergencies, and what is said in turns
     ADVICE = 1  # what closes the loop with the doctor
     NOTE = 2
     VOICE = 3
@@ -74,7 +74,7 @@ class Freed(NamedTuple):
 
 def priority_of(body: wire.Body) -> Priority:
     match body:
-        case wire.CallRequested() | wire.CallEnded():
+        case wire.CallRequested() | wire.CallEnded() | wire.TurnPart() | wire.TurnHeard():
             return Priority.CALL
         case wire.AdviceHeard():
             return Priority.ADVICE

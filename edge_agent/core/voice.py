@@ -152,6 +152,9 @@ class LinkMemory:
         self.lost_up, self.lost_down = LossMeter(), LossMeter()
         self._up_bps, self._down_bps = up_bps, down_bps
 
+    def forget_losses(self) -> None:
+        self.lost_up.share = self.lost_down.share = 0.0
+
     def estimate(self) -> LinkEstimate:
         def way(bps: float | None, lost: LossMeter) -> Direction:
             return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)

@@ -28,6 +28,9 @@ MESSAGE_ID_BYTES = 8
 DIGEST_BYTES = 32
 FILE_KEY_BYTES = 32
 BOOT_BYTES = 4
+MAX_TURN_PARTS = 64
+MAX_PART_PACKETS = 256
+MAX_OPUS_BYTES = 1275
 NONCE_BYTES = 8
 
 _KIOSK_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]")
@@ -204,7 +207,8 @@ class MediaState(Body, frozen=True, array_like=True):
     CHANNEL = "c"
     call: bytes
     leg: int
-    state: Literal["connected", "stalled", "lost"]
+    # turns: nothing live fits, or the line did not come back while the hub is reached; "connected" ends it
+    state: Literal["connected", "stalled", "lost", "turns"]
 
 
 class CaseNote(Body, frozen=True, array_like=True):
@@ -282,6 +286,29 @@ class Receipt(Body, frozen=True, array_like=True):
     KIND = 14
     CHANNEL = "e"
     ids: tuple[bytes, ...]
+
+
+class TurnPart(Body, frozen=True, array_like=True):
+    """Some of what is being said in a call that goes in turns, while it is said. Both directions."""
+
+    KIND = 16
+    CHANNEL = "c"
+    DURABLE = True
+    call: bytes
+    turn: bytes
+    part: int  # from 0
+    packets: tuple[bytes, ...]  # of Opus, in order
+    last: bool = False
+
+
+class TurnHeard(Body, frozen=True, array_like=True):
+    """Played to its end. Both directions."""
+
+    KIND = 17
+    CHANNEL = "c"
+    DURABLE = True
+    call: bytes
+    turn: bytes
 
 
 class TimeAsked(Body, frozen=True, array_like=True):
@@ -385,7 +412,7 @@ BODIES: dict[int, type[Body]] = {
     body.KIND: body
     for body in (
         Status, ConsultOpened, CallRequested, CallEnded, CallAccepted, Offer, MediaState, CaseNote, Manifest,
-        Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked,
+        Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked, TurnPart, TurnHeard,
         HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold,
     )
 }  # fmt: skip
@@ -488,6 +515,14 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("chunk out of range")
     if isinstance(body, (Offer, Answer)) and (len(body.sdp) > MAX_SDP_BYTES or not 0 < body.leg < 2**16):
         raise MalformedMessage("session description too long, or leg out of range")
+    if isinstance(body, (TurnPart, TurnHeard)) and len(body.turn) != MESSAGE_ID_BYTES:
+        raise MalformedMessage("turn id of a wrong length")
+    if isinstance(body, TurnPart) and (
+        not 0 <= body.part < MAX_TURN_PARTS
+        or len(body.packets) > MAX_PART_PACKETS
+        or not all(0 < len(packet) <= MAX_OPUS_BYTES for packet in body.packets)
+    ):
+        raise MalformedMessage("part of a turn out of range")
     if isinstance(body, CaseSaved) and any(len(digest) != DIGEST_BYTES for digest in body.files):
         raise MalformedMessage("digest of a wrong length")
     if isinstance(body, (Advice, AdviceHeard)) and len(body.advice) != MESSAGE_ID_BYTES:

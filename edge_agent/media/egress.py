@@ -51,6 +51,8 @@ SPARING_S = 0.5
 AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S = 0.1
 RETRANSMIT_AGAIN_S = 0.2
+RTCP_AT_REST_S = 1.0
+SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
 MOST_REMEMBERED = 512
 
 FatesListener = Callable[[Sequence[Fate]], None]
@@ -138,6 +140,8 @@ class Egress:
         self._report_at: float | None = None
         self._dropped: deque[int] = deque(maxlen=MOST_REMEMBERED)  # picture packets that never left
         self._retransmitted: dict[int, float] = {}
+        self._rests = False
+        self._rtcp_at = 0.0
         self._more = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
@@ -148,6 +152,24 @@ class Egress:
         around = IP_UDP_BYTES + RTP_BYTES + NUMBER_BYTES + RTX_BYTES + SRTP_TAG_BYTES
         aiortc.codecs.vpx.PACKET_MAX = longest_packet_bytes(rate_bps) - around
         self._more.set()
+
+    def rest(self, rests: bool) -> None:
+        """Nothing but a sign of life a second, and no reports: the link is for what is said in turns. What waits is
+        dropped, and what the far end has missed is not sent again."""
+        if rests and not self._rests:
+            self.pacer = Pacer(self.pacer.rate_bps, time.monotonic())
+            self._report_at = None
+        self._rests = rests
+
+    def _leaves(self, data: bytes, is_rtcp: bool, now: float) -> bool:
+        """While resting."""
+        if is_rtcp:
+            if data[1] not in (SENDER_REPORT, RECEIVER_REPORT) or now - self._rtcp_at < RTCP_AT_REST_S:
+                return False
+            self._rtcp_at = now
+            return True
+        stream = self._streams.get(int.from_bytes(data[8:12], "big"))
+        return stream is not None and stream.kind == "audio" and not stream.is_retransmission
 
     async def room_for_pictures(self) -> None:
         """Returns when little waits here that would be before a new picture: it is not coded to wait."""
@@ -163,7 +185,10 @@ class Egress:
 
     async def send_rtp(self, data: bytes) -> None:
         now = time.monotonic()
-        if aiortc.rtcdtlstransport.is_rtcp(data):
+        is_rtcp = aiortc.rtcdtlstransport.is_rtcp(data)
+        if self._rests and not self._leaves(data, is_rtcp, now):
+            return
+        if is_rtcp:
             self.pacer.put(data, Kind.RTCP, len(data) + SRTCP_TAG_BYTES + IP_UDP_BYTES, now)
         else:
             self._put_rtp(data, now)
@@ -235,7 +260,7 @@ class Egress:
                 await self._send(self._numbered(data))
 
     def _numbered(self, data: bytes) -> bytes:
-        if self._extension_id is None:
+        if self._extension_id is None or self._rests:
             return data
         now = time.monotonic()
         rate_bps = self.pacer.rate_bps
@@ -280,7 +305,7 @@ class Egress:
         return rest
 
     def rtp_came(self, data: bytes) -> None:
-        if self._extension_id is None or len(data) < RTP_BYTES:
+        if self._extension_id is None or self._rests or len(data) < RTP_BYTES:
             return
         number = transport_cc.number_in(data, self._extension_id)
         if number is None:

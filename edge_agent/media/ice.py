@@ -24,6 +24,7 @@ from aiortc.sdp import candidate_to_sdp
 
 from edge_agent.core.breath import PROBE_S, Breath
 from edge_agent.core.consent import EXPIRES_S, Consent
+from edge_agent.core.turns import Probe
 
 log = logging.getLogger(__name__)
 
@@ -290,13 +291,33 @@ class Connection(aioice.ice.Connection):
                     consent.asked(now, _spread())
                     open_questions = [each for each in open_questions if each.is_open(now)]
                     for pair in self._nominated.values():
-                        open_questions.append(_Question(self, pair, consent))
+                        open_questions.append(_Question(self, pair, consent.answered))
                 await asyncio.sleep(min(consent.next_question_at - now, consent.expires_at - now, PROBE_S))
         finally:
             for question in open_questions:
                 question.close()
         self._query_consent_task = None
         await self.close()
+
+    async def carries(self, probe: Probe) -> bool:
+        """Asks the path as `probe` says; its verdict. The answers are of one connection and another's are none."""
+        loop = asyncio.get_running_loop()
+        pairs = list(self._nominated.values())
+        open_questions: list[_Question] = []
+        try:
+            while pairs and (verdict := probe.verdict(loop.time())) is None:
+                while (number := probe.ask(loop.time())) is not None:
+                    answered = functools.partial(_tell_probe, probe, number)
+                    open_questions.append(_Question(self, pairs[0], answered))
+                await asyncio.sleep(probe.every_s)
+        finally:
+            for question in open_questions:
+                question.close()
+        return bool(pairs) and bool(verdict)
+
+
+def _tell_probe(probe: Probe, number: int, _asked_at: float, now: float) -> None:
+    probe.answered(number, now)
 
 
 class _Question:
@@ -306,9 +327,12 @@ class _Question:
     between has forgotten the old one, goes over to that.
     """
 
-    def __init__(self, connection: Connection, pair: aioice.ice.CandidatePair, consent: Consent) -> None:
+    def __init__(
+        self, connection: Connection, pair: aioice.ice.CandidatePair, answered: Callable[[float, float], None]
+    ) -> None:
+        """`answered` is told when it was asked, and when it was answered."""
         self._loop = asyncio.get_running_loop()
-        self._protocol, self._address, self._consent = pair.protocol, pair.remote_addr, consent
+        self._protocol, self._address, self._answered = pair.protocol, pair.remote_addr, answered
         self._heard = connection._heard
         self._key = (connection.remote_password or "").encode()
         self._asked_at = self._loop.time()
@@ -328,7 +352,7 @@ class _Question:
         genuine = addr == self._address and message.check_message_integrity(self._key)
         if genuine and message.message_class == aioice.stun.Class.RESPONSE:
             self._heard()
-            self._consent.answered(self._asked_at, self._loop.time())
+            self._answered(self._asked_at, self._loop.time())
             self.close()
 
     def close(self) -> None:

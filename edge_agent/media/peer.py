@@ -32,10 +32,11 @@ from edge_agent import ipc
 from edge_agent.core import red, sdp
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.split import call_bps
-from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
+from edge_agent.core.turns import LEAST_LIVE_BPS, MOST_PROBE_BPS, Probe
+from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
-from edge_agent.media.egress import egress_of
+from edge_agent.media.egress import IP_UDP_BYTES, egress_of
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
@@ -86,6 +87,7 @@ class Leg:
 
         self._link = link
         self._reported_at: object = None
+        self._lost_up: float | None = None
         self._plan = plan_call(link.estimate())
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
@@ -153,8 +155,25 @@ class Leg:
     def unhold(self) -> None:
         if not self._held:
             return
-        self._held = self.microphone.held = self.camera.held = False
+        self._held = self.microphone.held = self.microphone.rests = self.camera.held = False
+        self.egress.rest(False)
         self.want_key_frame()
+
+    def rest(self) -> None:
+        """The connection stays, and leaves the link to what is said in turns."""
+        self._held = self.microphone.held = self.microphone.rests = self.camera.held = True
+        self.egress.rest(True)
+        self._link.forget_losses()  # of a link that was asked for more than it carries
+
+    async def carries_live(self, in_full: bool) -> bool:
+        """Whether the path has room for a call both ways: for the least that there is, or for this one's voice."""
+        up, down = LEAST_LIVE_BPS, LEAST_LIVE_BPS
+        if in_full:
+            up, down = (
+                max(LEAST_LIVE_BPS, min(plan.wire_bps + CONTROL_BPS, MOST_PROBE_BPS))
+                for plan in (self._plan.up, self._plan.down)
+            )
+        return self._ice is not None and await self._ice.carries(Probe(up, down, time.monotonic()))
 
     def want_key_frame(self) -> None:
         self._pictures.require_key_frame()
@@ -200,11 +219,14 @@ class Leg:
 
     def _take_reports(self, report: dict[str, object]) -> None:
         """What both ends lost of the voice."""
+        if self.microphone.rests:
+            return
         for entry in report.values():
             kind, of = getattr(entry, "type", ""), getattr(entry, "kind", "")
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
-                self._link.lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
+                self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
+                self._link.lost_up.add(self._lost_up)
             elif of == "audio" and kind == "inbound-rtp":
                 self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
@@ -316,6 +338,8 @@ class Leg:
 
     def _send_stats(self, report: dict[str, object]) -> None:
         inbound = [entry for entry in report.values() if getattr(entry, "type", "") == "inbound-rtp"]
+        sound = [entry for entry in inbound if entry.kind == "audio"]  # type: ignore[attr-defined]
+        whole = [entry for entry in report.values() if getattr(entry, "type", "") == "transport"]
         rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
         with self._sound_lock:
             counts, buffer_ms, target_ms = self._sound.counts, self._sound.buffer_ms, self._sound.target_ms
@@ -335,6 +359,11 @@ class Leg:
                 sound_late=counts.late,
                 buffer_ms=buffer_ms,
                 target_ms=target_ms,
+                sent_bytes=sum(e.bytesSent + IP_UDP_BYTES * e.packetsSent for e in whole),  # type: ignore[attr-defined]
+                received_bytes=sum(e.bytesReceived + IP_UDP_BYTES * e.packetsReceived for e in whole),  # type: ignore[attr-defined]
+                sound_received=sum(entry.packetsReceived for entry in sound),  # type: ignore[attr-defined]
+                sound_lost=max(0, sum(entry.packetsLost for entry in sound)),  # type: ignore[attr-defined]
+                lost_up=self._lost_up,
             )
         )
 

@@ -27,6 +27,7 @@ from edge_agent.media.pictures import EncodedPicture
 from edge_agent.media.recorder import Recorder
 from edge_agent.media.speaker import Prompt, SpeakerMixer
 from edge_agent.media.stills import FarPictureDecoder, Photographer, Preview
+from edge_agent.media.turn_recorder import TurnRecorder
 from hardware import devices
 from hardware.api import Picture
 
@@ -86,6 +87,7 @@ class MediaProcess:
         self._active: Leg | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._recorder: Recorder | None = None
+        self._turn: TurnRecorder | None = None
         self._preview: Preview | None = None
         self._as_jpeg: FarPictureDecoder | None = None
         self._link_memory = LinkMemory(settings.link.up_kbps * 1000.0 or None, settings.link.down_kbps * 1000.0 or None)
@@ -124,6 +126,8 @@ class MediaProcess:
         await self._stop_call()
         if self._recorder is not None:
             self._recorder.stop()
+        if self._turn is not None:
+            self._turn.stop()
         if self._as_jpeg is not None:
             self._as_jpeg.close()
         closers = (self._camera.close, self._microphone.close, self._speaker.close)
@@ -141,6 +145,19 @@ class MediaProcess:
                     for each in self._legs.values():
                         if each.call == call:
                             each.unhold()
+                case ipc.Rest(call):
+                    for each in self._legs.values():
+                        if each.call == call:
+                            each.rest()
+                case ipc.ProbeLive(call, in_full):
+                    self._start(self._probe(call, in_full))
+                case ipc.StartTurn(id):
+                    self._start_turn(id)
+                case ipc.StopTurn():
+                    if self._turn is not None:
+                        self._turn.stop()
+                case ipc.PlayTurn(id, packets):
+                    self._play(id, packets)
                 case ipc.StopCall():
                     await self._stop_call()
                 case ipc.Play(id, path, loop):
@@ -270,11 +287,33 @@ class MediaProcess:
 
     # --- prompts, recordings, photos
 
-    def _play(self, id: str, path: str, loop: bool) -> None:
+    def _play(self, id: str, sound: str | tuple[bytes, ...], loop: bool = False) -> None:
         def ended(whole: bool, error: str) -> None:
             self._send_soon(ipc.Played(id, whole, error))
 
-        self._speaker.play(Prompt(path, loop, ended))
+        self._speaker.play(Prompt(sound, loop, ended))
+
+    def _start_turn(self, id: str) -> None:
+        if self._turn is not None:
+            self.send(ipc.TurnSound(id, (), last=True))
+            return
+
+        def part(packets: tuple[bytes, ...], last: bool) -> None:
+            if last:
+                self._soon(over)
+            self._send_soon(ipc.TurnSound(id, packets, last))
+
+        def over() -> None:
+            self._microphone.remove(recorder.hear)
+            self._turn = None
+
+        recorder = self._turn = TurnRecorder(part)
+        self._microphone.add(recorder.hear)
+
+    async def _probe(self, call: bytes, in_full: bool) -> None:
+        leg = self._active
+        fits = leg is not None and leg.call == call and await leg.carries_live(in_full)
+        self.send(ipc.LiveProbed(call, fits))
 
     def _start_recording(self, frame: ipc.StartRecording) -> None:
         if self._recorder is not None:

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -40,11 +40,11 @@ class CallSound(Protocol):
 
 
 class Prompt:
-    """A file decoded in a thread of its own, a little ahead of the speaker."""
+    """A file, or packets of Opus, decoded in a thread of its own, a little ahead of the speaker."""
 
-    def __init__(self, path: str, loop: bool, ended: Callable[[bool, str], None]) -> None:
+    def __init__(self, sound: str | tuple[bytes, ...], loop: bool, ended: Callable[[bool, str], None]) -> None:
         """`ended(whole, error)` is called once, from any thread."""
-        self._path, self._loop, self._ended = path, loop, ended
+        self._sound, self._loop, self._ended = sound, loop, ended
         self._blocks: queue.Queue[Samples | None] = queue.Queue(maxsize=25)
         self._stopped = threading.Event()
         self._over = threading.Lock()
@@ -71,27 +71,21 @@ class Prompt:
                 if not self._loop:
                     break
         except Exception as error:  # PyAV raises many kinds for what is no sound file
-            self._error = f"{self._path.rpartition('/')[2]} cannot be played: {error}"
+            name = self._sound.rpartition("/")[2] if isinstance(self._sound, str) else "what was said"
+            self._error = f"{name} cannot be played: {error}"
             log.warning("prompt not played: %s", self._error)
         self._put(None)
 
     def _decode_once(self) -> bool:
-        import av
-
         rest: Samples = np.zeros(0, np.int16)
         any_sound = False
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-        with av.open(self._path) as container:
-            if not container.streams.audio:
-                raise ValueError("there is no sound in it")
-            for frame in itertools.chain(container.decode(audio=0), [None]):  # None: what the resampler still holds
-                for piece in resampler.resample(frame):
-                    rest = np.concatenate([rest, piece.to_ndarray().reshape(-1)])
-                while len(rest) >= BLOCK_SAMPLES:
-                    block, rest = rest[:BLOCK_SAMPLES], rest[BLOCK_SAMPLES:]
-                    any_sound = True
-                    if not self._put(block):
-                        return True
+        for piece in _of_file(self._sound) if isinstance(self._sound, str) else _of_packets(self._sound):
+            rest = np.concatenate([rest, piece])
+            while len(rest) >= BLOCK_SAMPLES:
+                block, rest = rest[:BLOCK_SAMPLES], rest[BLOCK_SAMPLES:]
+                any_sound = True
+                if not self._put(block):
+                    return True
         if len(rest):
             any_sound = True
             self._put(np.pad(rest, (0, BLOCK_SAMPLES - len(rest))))
@@ -105,6 +99,29 @@ class Prompt:
                 continue
             return True
         return False
+
+
+def _of_file(path: str) -> Iterator[Samples]:
+    import av
+
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+    with av.open(path) as container:
+        if not container.streams.audio:
+            raise ValueError("there is no sound in it")
+        for frame in itertools.chain(container.decode(audio=0), [None]):  # None: what the resampler still holds
+            for piece in resampler.resample(frame):
+                yield piece.to_ndarray().reshape(-1)
+
+
+def _of_packets(packets: tuple[bytes, ...]) -> Iterator[Samples]:
+    from edge_agent.media.opus import open_decoder
+
+    decoder = open_decoder()
+    for packet in packets:
+        try:
+            yield decoder.decode(packet)
+        except ValueError:
+            continue  # garbage; the rest is heard
 
 
 class SpeakerMixer:

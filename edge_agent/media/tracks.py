@@ -42,6 +42,7 @@ class MicrophoneTrack(MediaStreamTrack):
     def __init__(self, held: bool, plan: VoicePlan) -> None:
         super().__init__()
         self.held = held
+        self.rests = False  # not even silence is coded: a packet a second says that the line lives
         self.plan = plan  # of another thread's next frame
         self.opus_in_red: int | None = None  # where the far end takes RED: Opus' payload type in it
         self._event_loop = asyncio.get_running_loop()
@@ -53,6 +54,8 @@ class MicrophoneTrack(MediaStreamTrack):
         self._shift = 0  # samples that were told as silence while the microphone gave none
 
     def hear(self, block: NDArray[np.int16]) -> None:
+        if self.rests:
+            return
         self._coder = self._coder or VoiceCoder()
         sound, plan = (np.zeros_like(block), WHILE_HELD) if self.held else (block, self.plan)
         packets = self._coder.code(sound, plan, self.opus_in_red)

@@ -14,7 +14,8 @@
 //   data-test on what is shown      title, presence, lamp, doctor, time, connecting, stalled, line, instruction, heard
 //                                   (data-reached), heard-<who>, delivery (data-step), delivery-<step>, recorded, level,
 //                                   no_camera, advice, advice-text, voice_coming, was_heard, notice-<code>, pin_error, digits, details, unsent,
-//                                   worker_name, locks_in, training
+//                                   worker_name, locks_in, training, turns (data-now idle|speaking|playing|far), sent
+//                                   (data-sent), waiting
 
 import { h, loadDrawings, patch } from "./dom.js";
 import { draft } from "./draft.js";
@@ -28,7 +29,7 @@ import { MAX_PIN_DIGITS, consults, keypad } from "./worker.js";
 const REPEAT_MS = 400; // a second tap of a trembling hand is not a second wish
 const TOUCH_EVERY_MS = 5000;
 const FIELD_WAIT_MS = 400;
-const IN_CALL = new Set(["claimed", "live", "lost"]);
+const IN_CALL = new Set(["claimed", "live", "lost", "turns"]);
 const SCREENS = { ...PATIENT_SCREENS, draft, pin: keypad, worker: consults };
 
 const root = document.getElementById("root");

@@ -1,9 +1,10 @@
 // The big button, on the screen or as a key: `press` at once when it goes down, `emergency` when it is held for two
-// seconds. A finger stays down across changes of the screen (the press itself changes it), so the hold is followed on
+// seconds. While a call goes in turns it is held to speak: then `release` when it comes up, and no emergency. A finger stays down across changes of the screen (the press itself changes it), so the hold is followed on
 // the document and drawn as a ring above everything.
 
 const HOLD_MS = 2000;
 const RING_AFTER_MS = 300; // an ordinary press shows no ring
+const isForSpeaking = () => document.body.dataset.screen === "turns";
 const KEYS = new Set(["Enter", " "]);
 
 export class BigButton {
@@ -49,8 +50,9 @@ export class BigButton {
     this.#ring.style.setProperty("--x", `${x}px`);
     this.#ring.style.setProperty("--y", `${y}px`);
     this.#timers = [
-      setTimeout(() => this.#ring.classList.add("filling"), RING_AFTER_MS),
+      setTimeout(() => isForSpeaking() || this.#ring.classList.add("filling"), RING_AFTER_MS),
       setTimeout(() => {
+        if (isForSpeaking()) return;
         this.#send({ do: "emergency" });
         this.#ring.classList.remove("filling");
       }, HOLD_MS),
@@ -63,5 +65,6 @@ export class BigButton {
     delete document.body.dataset.held;
     this.#timers.forEach(clearTimeout);
     this.#ring.classList.remove("filling");
+    if (isForSpeaking()) this.#send({ do: "release" });
   }
 }

@@ -93,20 +93,26 @@ function live(view, now) {
         call?.media === "connecting" && h("p.state", { "data-test": "connecting" }, sign("again"), words.connecting),
         call?.media === "stalled" && h("p.state.weak", { "data-test": "stalled" }, sign("weak"), words.stalled),
       ),
-      h(
-        "div.callbar",
-        {},
-        h(
-          "div.who",
-          {},
-          h("div.disc", {}, drawing("p-doctor-face")),
-          h("b", { "data-test": "doctor" }, call?.doctor || words.doctor),
-          call?.live_since_ms > 0 && h("time", { "data-test": "time" }, minutes(now - call.live_since_ms)),
-        ),
-        button({ do: "end" }, "end", { icon: "phone-down", label: words.end, kind: "stop round" }),
-      ),
+      callbar(view, now),
     ),
   ];
+}
+
+/** Who one talks with, since when, and the way out of it. */
+function callbar(view, now) {
+  const { call, words } = view;
+  return h(
+    "div.callbar",
+    {},
+    h(
+      "div.who",
+      {},
+      h("div.disc", {}, drawing("p-doctor-face")),
+      h("b", { "data-test": "doctor" }, call?.doctor || words.doctor),
+      call?.live_since_ms > 0 && h("time", { "data-test": "time" }, minutes(now - call.live_since_ms)),
+    ),
+    button({ do: "end" }, "end", { icon: "phone-down", label: words.end, kind: "stop round" }),
+  );
 }
 
 function lost(view) {
@@ -129,6 +135,42 @@ function lost(view) {
         heading(view),
         button({ do: "end" }, "end", { icon: "phone-down", label: view.words.end, kind: "quiet stop" }),
       ),
+    ),
+  ];
+}
+
+const SENT_SIGNS = { sending: "next", delivered: "check", heard: "ear" };
+
+/** Nothing live fits: the button is held to speak, and the doctor's words come one turn after the other. */
+function turns(view, now) {
+  const { turns, words } = view;
+  const state = turns.speaking ? "speaking" : turns.far === "playing" ? "playing" : turns.far === "speaking" ? "far" : "idle";
+  const hears = state === "playing" || state === "far";
+  return [
+    h(
+      "main.turns",
+      { "data-key": "turns", "data-test": "turns", "data-now": state },
+      h(
+        "div.stage",
+        {},
+        heading(view),
+        h(
+          "div.talk",
+          {},
+          h("div.doctor-says", { class: hears ? "now" : "" }, h("div.disc", {}, drawing("p-doctor-face")), h("div.badge", {}, sign(hears ? "sound" : "ear")),
+            turns.waiting > 0 && h("b.count", { "data-test": "waiting", "aria-label": words.turn_waiting }, String(turns.waiting))),
+          h("div.wire", {}, h("i"), h("i"), h("i")),
+          bigButton(view, { label: words.speak_turn, icon: "i-mic" }),
+        ),
+        h(
+          "p.tells",
+          {},
+          state === "far"
+            ? h("span.far", {}, sign("sound"), words.turn_far)
+            : turns.sent && h("span", { class: turns.sent, "data-test": "sent", "data-sent": turns.sent }, sign(SENT_SIGNS[turns.sent]), words[`turn_${turns.sent}`]),
+        ),
+      ),
+      callbar(view, now),
     ),
   ];
 }
@@ -330,5 +372,5 @@ export function starting(words) {
 }
 
 export const PATIENT_SCREENS = {
-  idle, ringing, claimed, live, lost, incoming, offer, saved, ended, emergency, advice,
+  idle, ringing, claimed, live, lost, turns, incoming, offer, saved, ended, emergency, advice,
 };

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kiosk.language import Language
-from kiosk.screen import AdviceView, CallView, ConsultView, DraftView, Notice, PresenceView, View, WorkerView
+from kiosk.screen import AdviceView, CallView, ConsultView, DraftView, Notice, PresenceView, TurnsView, View, WorkerView
 
 COMPLAINTS = (
     "fever", "cough", "breathing", "pain", "stomach", "diarrhoea", "injury", "skin", "pregnancy", "child", "eyes",
@@ -70,6 +70,10 @@ def all_views(code: str) -> dict[str, View]:
         draft_view = DraftView(step=step, **fields)
         return make_view("draft", code, title=f"draft_{step}", light="message", draft=draft_view, **view_fields)
 
+    def turns(title: str, light: str = "message", **fields: Any) -> View:
+        call = CallView(heard_by="person", doctor=doctor, live_since_ms=now_ms() - 83_000, media="flowing")
+        return make_view("turns", code, title=title, light=light, call=call, turns=TurnsView(**fields))
+
     return {
         "idle": make_view("idle", code),
         "idle-busy-notice": make_view("idle", code, presence=busy, notices=(camera,)),
@@ -101,6 +105,11 @@ def all_views(code: str) -> dict[str, View]:
             call=CallView(heard_by="person", doctor=doctor, live_since_ms=now_ms() - 3_683_000, media="stalled"),
         ),
         "lost": make_view("lost", code, light="lost", call=CallView(heard_by="person", doctor=doctor)),
+        "turns": turns("turns", speaking=False, far=""),
+        "turns-speaking": turns("turns_speaking", light="live", speaking=True, far=""),
+        "turns-sent": turns("turns", speaking=False, far="speaking", sent="sending"),
+        "turns-hearing": turns("turns_hearing", speaking=False, far="playing", waiting=2, sent="heard"),
+        "turns-heard": turns("turns", speaking=False, far="", sent="heard"),
         "incoming": make_view("incoming", code, light="calling", call=CallView(heard_by="person", doctor=doctor)),
         "offer": make_view("offer", code, light="message"),
         "offer-offline": make_view("offer", code, title="offer_offline", light="message", **offline),

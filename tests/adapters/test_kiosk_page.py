@@ -207,6 +207,7 @@ CLICKS = [
     ("claimed", "cancel", "cancel", ""),
     ("live", "end", "end", ""),
     ("lost", "end", "end", ""),
+    ("turns", "end", "end", ""),
     ("incoming", "big", "press", ""),
     ("incoming", "decline", "cancel", ""),
     ("offer", "leave_message", "leave_message", ""),
@@ -309,6 +310,24 @@ async def test_held_two_seconds_is_an_emergency_even_when_the_screen_changes_und
     await page.mouse.up()
     assert kiosk.acts() == [("press", ""), ("emergency", "")]
     await page.wait_for_function("() => !document.querySelector('#hold.filling')")
+
+
+async def test_in_turns_it_is_held_to_speak(kiosk: Kiosk) -> None:
+    """By a finger or by the key, however long: no emergency, and no ring that tells of one."""
+    page = kiosk.page
+    await kiosk.show(all_views("en")["turns"])
+    await page.hover("[data-test=big]")
+    await page.mouse.down()
+    await kiosk.port.acted("press")
+    await kiosk.show(all_views("en")["turns-speaking"])
+    await page.wait_for_timeout(2300)
+    assert await page.query_selector("#hold.filling") is None
+    await page.mouse.up()
+    await kiosk.port.acted("release")
+    await page.keyboard.down("Space")
+    await page.keyboard.up("Space")
+    await kiosk.port.acted("release", count=2)
+    assert kiosk.acts() == [("press", ""), ("release", "")] * 2
 
 
 @pytest.mark.parametrize("key", ["Enter", "Space"])

@@ -29,6 +29,11 @@ class FarVillage:
     def connect(self, host: str, port: int, timeout: float = 5.0):
         return connect_inside(f"/proc/{self._lab.near.pid}/ns/net", host, port, timeout)
 
+    def change(self, kbps: float, one_way_ms: float, loss: float = 0.0, queue_s: float = 1.5) -> None:
+        """Another link from now on, without outages."""
+        spec = PathSpec(Rate.constant(kbps * 1000), one_way_ms / 1000, loss=Loss(loss), queue_s=queue_s)
+        self._lab.change(up=spec, down=spec)
+
     def move(self) -> None:
         """Another address, and nothing goes to the old one any more."""
         near, far = (

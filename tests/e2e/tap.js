@@ -17,6 +17,15 @@
     }
   };
 
+  // What the page plays by itself, such as what is said in turns.
+  const start = AudioBufferSourceNode.prototype.start;
+  AudioBufferSourceNode.prototype.start = function (...given) {
+    const plane = this.buffer.getChannelData(0);
+    const samples = Int16Array.from(plane, (value) => Math.max(-32768, Math.min(32767, Math.round(value * 32767))));
+    proof.sounds.push({ rate: this.buffer.sampleRate, chunks: [samples], at: [unixMs()], samples: samples.length, heardAt: unixMs() });
+    return start.apply(this, given);
+  };
+
   async function record(track) {
     const sound = { rate: 0, chunks: [], at: [], samples: 0, heardAt: 0 };
     proof.sounds.push(sound);

@@ -126,6 +126,12 @@ class LinkLab:
         up, down = self._specs
         self._paths = (LinkPath(up, started), LinkPath(down, started))
 
+    def change(self, up: PathSpec, down: PathSpec) -> None:
+        """From now on; what waits or flies goes on."""
+        self._specs = (up, down)
+        for path, spec in zip(self._paths, self._specs, strict=True):
+            path.spec = spec
+
     @property
     def up_counts(self) -> PathCounts:
         return self._paths[0].counts

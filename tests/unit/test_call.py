@@ -484,6 +484,93 @@ def test_a_hold_while_the_doctor_rings_takes_the_call():
     assert (story.state, story.machine.status.emergency) == (State.CLAIMED, True)
 
 
+# --- in turns
+
+
+def in_turns() -> Story:
+    story = Story().live()
+    story.tell(ev.NothingLiveFits(story.call))
+    return story
+
+
+def test_where_nothing_live_fits_people_speak_in_turns_and_are_live_again_by_themselves():
+    story = Story().live()
+    effects = story.tell(ev.NothingLiveFits(story.call))
+    assert story.state is State.TURNS
+    assert said(effects) == ["take_turns"]
+    assert ev.RestMedia(story.call) in effects
+    assert sent(effects, wire.MediaState) == [wire.MediaState(story.call, 1, "turns")]
+    story.pass_(300)
+    assert story.state is State.TURNS  # for as long as it takes
+    effects = story.tell(ev.LiveFits(story.call))
+    assert story.state is State.LIVE
+    assert ev.UnholdMedia(story.call) in effects
+    assert sent(effects, wire.MediaState) == [wire.MediaState(story.call, 1, "connected")]
+    assert not sent(story.log, wire.CallEnded)
+
+
+def test_the_button_is_for_speaking_while_people_speak_in_turns():
+    story = in_turns()
+    assert story.tell(ev.Pressed()) == [ev.Speak()]
+    assert story.machine.status.speaking
+    assert story.tell(ev.Pressed()) == []
+    assert story.tell(ev.HeldForEmergency()) == []
+    assert story.tell(ev.HeldToCancel()) == []
+    assert not story.machine.status.emergency
+    assert story.tell(ev.Released()) == [ev.StopSpeaking()]
+    assert story.tell(ev.Released()) == []
+    story.tell(ev.Pressed())
+    assert ev.StopSpeaking() in story.tell(ev.LiveFits(story.call))
+    assert not story.machine.status.speaking
+
+
+def test_without_the_hub_nothing_would_come_of_turns():
+    story = Story().live()
+    story.tell(ev.HubLost())
+    assert story.tell(ev.NothingLiveFits(story.call)) == []
+    assert story.state is State.LIVE
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_a_line_that_stays_dead_for_a_minute_leads_to_turns_or_else_to_the_message(hub):
+    story = Story().live()
+    story.tell(ev.MediaLost(story.call, 1))
+    if not hub:
+        story.tell(ev.HubLost())
+    story.pass_(60)
+    assert story.state is (State.TURNS if hub else State.DRAFT)
+
+
+def test_turns_without_the_hub_become_the_message():
+    story = in_turns()
+    story.tell(ev.Pressed())
+    story.tell(ev.HubLost())
+    story.pass_(59)
+    assert story.state is State.TURNS
+    effects = story.pass_(1)
+    assert story.state is State.DRAFT
+    assert ev.StopSpeaking() in effects
+    assert [body.outcome for body in sent(effects, wire.CallEnded)] == ["link_lost"]
+    story = in_turns()
+    story.tell(ev.HubLost())
+    story.pass_(59)
+    effects = story.tell(ev.HubReached())
+    assert sent(effects, wire.MediaState) == [wire.MediaState(story.call, 1, "turns")]  # the hub may have missed it
+    story.pass_(300)
+    assert story.state is State.TURNS
+
+
+def test_the_path_is_mended_at_rest_while_people_speak_in_turns():
+    story = in_turns()
+    effects = story.tell(ev.MediaLost(story.call, 1))
+    assert started(effects) == [ev.StartMedia(story.call, 2, (), True)]
+    assert story.tell(ev.LiveFits(story.call)) == []
+    effects = story.tell(ev.MediaConnected(story.call, 2))
+    assert sent(effects, wire.MediaState) == [wire.MediaState(story.call, 2, "turns")]
+    story.tell(ev.LiveFits(story.call))
+    assert story.state is State.LIVE
+
+
 # --- drafts and calls
 
 
@@ -528,7 +615,7 @@ EVENTS: list[ev.Event] = [
     ev.MediaFlowing(CALL, 1), ev.MediaLost(CALL, 1), ev.MediaProcessUp(), ev.MediaProcessDied(), ev.DraftSaved(),
     ev.DraftDropped(), ev.HubReplyTimedOut(), ev.RingTimedOut(), ev.ClaimTimedOut(), ev.ReconnectTimedOut(),
     ev.NewLegDue(), ev.OfferAgainDue(), ev.EmergencyAgainDue(), ev.CancelQuestionExpired(), ev.ScreenTimedOut(),
-    ev.AddressChanged(),
+    ev.AddressChanged(), ev.Released(), ev.NothingLiveFits(CALL), ev.LiveFits(CALL), ev.TurnsTimedOut(),
 ]  # fmt: skip
 
 
@@ -538,7 +625,8 @@ def test_the_list_of_events_is_whole():
     assert set(TABLE) == set(State)
 
 
-IN_CALL = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.INCOMING)
+IN_CALL = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.TURNS, State.INCOMING)
+TALKED = (State.LIVE, State.LOST, State.TURNS)
 
 
 def statuses(state: State) -> list[Status]:
@@ -547,9 +635,9 @@ def statuses(state: State) -> list[Status]:
         state=state,
         consult=b"" if state is State.IDLE else CONSULT,
         call=CALL if in_call else b"",
-        leg=1 if state in (State.CLAIMED, State.LIVE, State.LOST) else 0,
-        leg_connected=state is State.LIVE,
-        answered_at_ms=WALL_MS if state in (State.LIVE, State.LOST) else 0,
+        leg=1 if state in (State.CLAIMED, *TALKED) else 0,
+        leg_connected=state in (State.LIVE, State.TURNS),
+        answered_at_ms=WALL_MS if state in TALKED else 0,
         placed_by_doctor=state is State.INCOMING,
         draft_open=state is State.DRAFT,
         emergency=state is State.EMERGENCY,
@@ -559,6 +647,7 @@ def statuses(state: State) -> list[Status]:
         several += [
             dataclasses.replace(plain, emergency=True), dataclasses.replace(plain, placed_by_doctor=True),
             dataclasses.replace(plain, cancel_asked=True), dataclasses.replace(plain, draft_open=True),
+            dataclasses.replace(plain, speaking=state is State.TURNS),
         ]  # fmt: skip
     return several
 
@@ -596,6 +685,11 @@ def test_a_restart_takes_up_what_was_under_way(state, hub_first):
             assert started(story.log)[-1].leg > status.leg
             assert not started(story.log)[-1].held
             assert story.call == CALL
+        elif state is State.TURNS:
+            assert (story.state, story.call, story.machine.status.speaking) == (State.TURNS, CALL, False)
+            story.pass_(3)
+            assert started(story.log)[-1].leg > status.leg
+            assert started(story.log)[-1].held
         elif state in (State.RINGING, State.CLAIMED):
             assert story.state is State.RINGING
             assert {body.call for body in sent(story.log, wire.CallRequested)} == {CALL}
@@ -627,6 +721,7 @@ def dead_end(machine: CallMachine) -> bool:
     """A state in which a person waits for something that no clock will ever end."""
     waits_for_a_hand = machine.status.state in (State.IDLE, State.DRAFT)  # a draft has a clock of its own
     talks = machine.status.state is State.LIVE and machine.status.leg_connected
+    talks = talks or (machine.status.state is State.TURNS and machine.hub_reachable)
     comes_back = machine.status.state is State.LIVE and not machine.media_up
     return not (waits_for_a_hand or talks or comes_back) and machine.next_deadline() is None
 
@@ -669,7 +764,12 @@ class Life(RuleBasedStateMachine):
         if media:
             self._tell(ev.MediaProcessUp())
 
-    @rule(event=st.sampled_from([ev.Pressed(), ev.HeldForEmergency()]))
+    @rule(fits=st.booleans())
+    @precondition(lambda self: self.story.state in (State.LIVE, State.LOST, State.TURNS))
+    def link_changes(self, fits: bool) -> None:
+        self._tell(ev.LiveFits(self.story.call) if fits else ev.NothingLiveFits(self.story.call))
+
+    @rule(event=st.sampled_from([ev.Pressed(), ev.Released(), ev.HeldForEmergency()]))
     def press(self, event: ev.Event) -> None:
         self._tell(event)
 

@@ -9,7 +9,7 @@ from typing import Any
 import aiortc.codecs.vpx
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
-from aiortc.rtp import RtcpRrPacket, RtpPacket
+from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpRrPacket, RtpPacket
 
 from edge_agent.core import transport_cc
 from edge_agent.core.pacer import Kind
@@ -206,3 +206,25 @@ async def test_goodbyes_leave_when_it_closes(bench: Bench) -> None:
     await bench.egress.send_rtp(bytes(RtcpRrPacket(ssrc=1)))
     await bench.egress.close()
     assert bench.names == ["picture 1", "rtcp"]
+
+
+async def test_at_rest_next_to_nothing_leaves(bench: Bench) -> None:
+    """The link is for what is said in turns."""
+    bench.egress.set_rate(20_000)
+    for seq in range(20):
+        await bench.egress.send_rtp(vp8(seq, key=seq == 0))
+    left = len(bench.left)
+    bench.egress.rest(True)
+    report = bytes(RtcpRrPacket(ssrc=VOICE))
+    key_frame_wanted = bytes(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=VOICE, media_ssrc=9))
+    for data in (rtp(VOICE, 1), rtp(AGAIN, 1, b"\0\1again"), vp8(30), key_frame_wanted, report, report):
+        await bench.egress.send_rtp(data)
+    arrived = transport_cc.numbered(rtp(9, 1), EXTENSION_ID, 5)
+    bench.egress.rtp_came(arrived)
+    await bench.until(left + 2)
+    await asyncio.sleep(0.5)  # nothing of what waited, and no report
+    assert sorted(bench.names[left:]) == ["rtcp", "voice 1"]
+    assert transport_cc.number_in(bench.left[-1][1], EXTENSION_ID) is None
+    bench.egress.rest(False)
+    await bench.egress.send_rtp(rtp(VOICE, 2))
+    await bench.until(left + 3)

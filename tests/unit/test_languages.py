@@ -12,7 +12,7 @@ from kiosk.screen import ConsultStep, DraftStep, Screen
 from tests.adapters.kiosk_views import COMPLAINTS
 
 TABLES = ("own_words", "titles", "details", "prompts", "presence", "notices")
-MAY_BE_EMPTY = {("details", key) for key in ("live", "emergency", "advice", "worker")}
+MAY_BE_EMPTY = {("details", key) for key in ("live", "turns_hearing", "emergency", "advice", "worker")}
 
 
 def fields_of(text: str) -> set[str]:
@@ -67,7 +67,7 @@ def test_the_page_asks_for_no_word_that_is_not_there() -> None:
 
 def test_the_page_uses_every_word() -> None:
     page = "\n".join(file.read_text() for file in (FOLDER.parent / "static").glob("*.js"))
-    built = ("draft_", "step_", "urgency_", "complaint_", "heard_", "language_", "erase", "emergency")
+    built = ("draft_", "step_", "urgency_", "complaint_", "heard_", "turn_", "language_", "erase", "emergency")
     unused = {
         word
         for word in Language.load("en").own_words

@@ -64,7 +64,7 @@ def show(agent: Agent, lock: WorkerLock, status: Status):
     return view
 
 
-IN_CALL = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.INCOMING)
+IN_CALL = (State.RINGING, State.CLAIMED, State.LIVE, State.LOST, State.TURNS, State.INCOMING)
 
 
 @pytest.mark.parametrize("state", list(State))

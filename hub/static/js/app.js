@@ -3,13 +3,13 @@
  *
  * Hooks for tests, kept stable:
  * - `document.body.dataset.callState`: idle | calling (this doctor rings a kiosk) | claimed (connecting or held)
- *   | live | lost | ended (until Done is pressed or a new call begins)
+ *   | live | lost | turns | ended (until Done is pressed or a new call begins)
  * - `document.body.dataset.ringing`: none | call | emergency; `document.body.dataset.sound`: on | blocked
  * - `#far-video` carries picture and sound of the kiosk, `#own-video` the own picture
  * - `data-test` names: sign-in-name, sign-in-password, sign-in-submit, sign-in-error, sign-out; available (a switch,
  *   aria-checked), away-until; link-state (data-state up|down|connecting), sound-on, notify-on, notify-later, notice;
  *   ring-card (data-call, data-emergency) with claim in it; call (data-call), call-words, talk, release, decline,
- *   hang-up, mute, camera, device-problem, devices-retry, elapsed; ended (data-outcome), ended-done;
+ *   hang-up, turn-speak, turn-state (data-hearing, data-waiting, data-sent), mute, camera, device-problem, devices-retry, elapsed; ended (data-outcome), ended-done;
  *   tab-open, tab-closed, older; case-row (data-consult, data-state, data-complete); case (data-consult,
  *   data-state), case-text, ring-kiosk, close-case, leave-case, other-patient; photo and voice (data-digest,
  *   data-complete), photo-large; call-line (data-outcome); advice (data-advice, data-reached sent|delivered|heard);
@@ -33,6 +33,7 @@ import { signInPage } from "./signin.js";
 import { HubSocket } from "./socket.js";
 import { callState, inCall, initialState, notice, receive, ringingCards, ringKind } from "./state.js";
 import { notices, topBar } from "./topbar.js";
+import { Turns } from "./turns.js";
 
 const START_RETRY_MS = 2000;
 
@@ -48,6 +49,11 @@ const drafts = new Drafts();
 const ringer = new Ringer(() => change({}));
 const socket = new HubSocket({ onMessage, onState: onLink, onSignedOut });
 const media = new CallMedia({ send: (message) => socket.send(message), onChange: () => change({}) });
+const turns = new Turns({
+  send: (message) => socket.send(message),
+  onChange: () => change({}),
+  microphone: () => media.microphone,
+});
 const office = new Office({
   onChange: () => change({}),
   onSignedOut,
@@ -68,6 +74,8 @@ const recorder = new Recorder({
 function onMessage(message) {
   if (message.type === "offer") return void takeOffer(message);
   if (message.type === "kiosk_media") return media.takeKioskState(message);
+  if (message.type === "turn") return turns.takeSound(message);
+  if (message.type === "turn_mark") return turns.takeMark(message);
   const overHere = message.type === "call" && hungUp.has(message.call);
   if (overHere && message.phase !== "ended") return void socket.send({ type: "hang_up", call: message.call });
   if (overHere) hungUp.delete(message.call);
@@ -84,6 +92,7 @@ function onHello(message) {
   if (hungUp.has(message.resume)) socket.send({ type: "hang_up", call: message.resume });
   if (state.openConsult) socket.send({ type: "open_case", consult: state.openConsult });
   media.showAgain();
+  turns.again();
 }
 
 function onCall(message) {
@@ -303,6 +312,8 @@ function settle() {
   if (mine && mine !== shownCall) openCase(call.consult);
   shownCall = mine;
   if (mine && call.talking) media.talk();
+  turns.belongTo(mine);
+  if (!media.inTurns) turns.stop();
 }
 
 function draw() {
@@ -344,7 +355,7 @@ function workplace() {
       h(
         "main",
         { class: calling ? "middle in-call" : "middle" },
-        calling && callView(state, actions, media, now, Date.now()),
+        calling && callView(state, actions, media, turns, now, Date.now()),
         state.call?.phase === "ended" && endedBar(state, actions),
         state.openConsult ? caseView(state, actions, now, keep) : !calling && nothing,
       ),
@@ -388,6 +399,17 @@ async function start() {
     setTimeout(() => void start(), START_RETRY_MS); // the hub is not up yet: the page says that it looks for it
   }
 }
+
+// Space is held to speak, as the button is, wherever no other control or text has the focus.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== " " || !media.inTurns || event.target.closest("input, textarea, select, button:not([data-test=turn-speak])")) return;
+  event.preventDefault();
+  if (!event.repeat) void turns.start();
+});
+document.addEventListener("keyup", (event) => {
+  if (event.key === " ") turns.stop();
+});
+addEventListener("blur", () => turns.stop());
 
 setInterval(() => change({}), 1000); // waiting times and the call's clock
 change({});

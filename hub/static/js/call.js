@@ -6,7 +6,7 @@
  *
  * @typedef {{path: "connecting"|"up"|"lost", lostSince: number, deaf: boolean, noPicture: boolean,
  *   soundBlocked: boolean, muted: boolean, cameraOff: boolean, hasMicrophone: boolean, hasCamera: boolean,
- *   starting: boolean, problems: Record<"audio"|"video", string>}} MediaStatus `lostSince` is in Unix ms
+ *   starting: boolean, inTurns: boolean, problems: Record<"audio"|"video", string>}} MediaStatus `lostSince` is in Unix ms
  */
 
 import { OwnDevices } from "./devices.js";
@@ -146,6 +146,7 @@ export class CallMedia {
     if (call !== this.call || leg < this.kioskState.leg) return;
     this.kioskState = { leg, state };
     this.#judge();
+    this.#applyHold();
     this.onChange();
   }
 
@@ -169,8 +170,18 @@ export class CallMedia {
       hasMicrophone: tracks.audio !== null,
       hasCamera: tracks.video !== null,
       starting: starting !== null,
+      inTurns: this.inTurns,
       problems: { ...problems },
     };
+  }
+
+  /** Nothing live fits the kiosk's line: people speak in turns (`turns.js`). */
+  get inTurns() {
+    return this.talking && this.kioskState.state === "turns";
+  }
+
+  get microphone() {
+    return this.devices.tracks.audio;
   }
 
   #highestLeg() {
@@ -204,9 +215,11 @@ export class CallMedia {
     const { audio, video } = this.devices.tracks;
     // Disabled tracks go on as silence and black: the path and the encoders stay warm, so that the first word
     // after Answer is not waited for.
-    if (audio) audio.enabled = this.talking && !this.muted;
-    if (video) video.enabled = this.talking && !this.cameraOff;
-    this.farVideo.muted = !this.talking || this.soundBlocked;
+    const live = this.talking && !this.inTurns;
+    if (audio) audio.enabled = live && !this.muted;
+    if (video) video.enabled = live && !this.cameraOff;
+    for (const leg of this.legs) leg.rest(this.inTurns);
+    this.farVideo.muted = !live || this.soundBlocked;
     this.devices.preview?.getTracks().forEach((track) => (track.enabled = !this.cameraOff));
   }
 

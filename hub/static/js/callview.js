@@ -9,13 +9,14 @@ const GIVE_UP_MS = 60_000; // as at the hub: then the consult goes on as a messa
 
 /**
  * @param {import("./state.js").State} state @param {any} actions @param {import("./call.js").CallMedia} media
+ * @param {import("./turns.js").Turns} turns
  * @param {number} now the hub's clock @param {number} localNow
  */
-export function callView(state, actions, media, now, localNow) {
+export function callView(state, actions, media, turns, now, localNow) {
   const { call } = state;
   const status = media.status();
   const phase = callState(state, status);
-  const live = phase === "live" || phase === "lost";
+  const live = phase === "live" || phase === "lost" || phase === "turns";
   return h(
     "section",
     { class: `call ${phase}`, key: "call", "aria-label": `Call with ${call.site}`, "data-test": "call", "data-call": call.call },
@@ -28,16 +29,71 @@ export function callView(state, actions, media, now, localNow) {
         { class: "stage-head" },
         call.emergency && h("span", { class: "emergency-tag" }, icon("alert"), "EMERGENCY"),
         h("strong", {}, call.site),
-        live && h("span", { class: `pill ${phase}` }, phase === "live" ? "Live" : "Line lost"),
+        live && h("span", { class: `pill ${phase}` }, { live: "Live", lost: "Line lost", turns: "In turns" }[phase]),
         live && call.answeredAt > 0 && h("time", { class: "elapsed", "data-test": "elapsed" }, duration(now - call.answeredAt)),
       ),
       !live && details(call, now),
+      phase === "turns" && whoSpeaks(turns.status(), call),
       h("p", { class: "call-words", "data-test": "call-words" }, words(call, phase, status, localNow)),
       h("div", { class: status.hasCamera && !status.cameraOff ? "own" : "own off" }, media.ownVideo, h("span", { class: "own-off" }, icon("cameraOff"))),
     ),
     deviceProblems(status, media),
-    h("div", { class: "controls" }, live ? liveControls(call, status, actions, media) : heldControls(call, phase, state, actions)),
+    h("div", { class: "controls" }, controls(call, phase, state, status, actions, media, turns)),
   );
+}
+
+function controls(call, phase, state, status, actions, media, turns) {
+  if (phase === "turns") return turnControls(status, actions, turns);
+  return phase === "live" || phase === "lost" ? liveControls(call, status, actions, media) : heldControls(call, phase, state, actions);
+}
+
+const SENT = {
+  sending: ["clock", "What you said is on its way"],
+  delivered: ["arrived", "It has arrived at the clinic"],
+  heard: ["heard", "The patient has heard you"],
+};
+
+/** In turns: who speaks, what waits to be heard, and how far the doctor's own words have come. */
+function whoSpeaks(turns, call) {
+  const now = turns.speaking ? "speaking" : turns.hearing || "quiet";
+  const told = {
+    speaking: ["microphone", `You speak – ${duration(turns.elapsedMs)}`],
+    playing: ["sound", "The patient speaks"],
+    coming: ["voice", "The patient is speaking – you hear it as soon as it is whole"],
+    quiet: ["voice", call.kioskOnline ? "Nobody speaks" : "The kiosk's line to the hub is down – what you say waits for it"],
+  }[now];
+  const sent = SENT[turns.sent];
+  return h(
+    "div",
+    { class: `who-speaks ${now}`, key: "turns", "data-test": "turn-state", "data-now": now, "data-waiting": String(turns.waiting), "data-sent": turns.sent },
+    h("span", { class: "turns-sign" }, icon(told[0])),
+    h("h2", {}, told[1]),
+    turns.waiting > 0 && h("p", { class: "turns-waits" }, turns.waiting === 1 ? "One more turn to hear" : `${turns.waiting} more turns to hear`),
+    sent && h("p", { class: `turns-sent ${turns.sent}` }, icon(sent[0]), sent[1]),
+    turns.problem && h("p", { class: "turns-problem", role: "alert" }, turns.problem),
+  );
+}
+
+function turnControls(status, actions, turns) {
+  const { speaking } = turns.status();
+  return [
+    h(
+      "button",
+      {
+        class: speaking ? "speak huge on" : "speak huge", type: "button", "aria-pressed": String(speaking), disabled: !status.hasMicrophone,
+        onpointerdown: (event) => {
+          event.currentTarget.setPointerCapture(event.pointerId);
+          void turns.start();
+        },
+        onpointerup: () => turns.stop(), onpointercancel: () => turns.stop(), oncontextmenu: (event) => event.preventDefault(),
+        "data-test": "turn-speak", key: "turn-speak", created: (element) => queueMicrotask(() => element.focus()),
+      },
+      icon("microphone"),
+      speaking ? "Release to send" : "Hold to speak",
+    ),
+    h("span", { class: "key-hint", key: "key-hint" }, "or hold ", h("kbd", {}, "Space")),
+    h("button", { class: "danger big", type: "button", onclick: actions.hangUp, "data-test": "hang-up", key: "hang-up" }, icon("hangUp"), "Hang up"),
+  ];
 }
 
 function details(call, now) {
@@ -63,6 +119,9 @@ export function words(call, phase, status, localNow) {
     return left > 0
       ? `Line lost – it is being restored by itself, for ${left} s more`
       : "Line lost – waiting for the hub to end the call";
+  }
+  if (phase === "turns") {
+    return "The line is too weak to talk live. Speak in turns: hold the button, speak, release. It goes live again by itself.";
   }
   if (phase === "live") {
     if (status.soundBlocked) return "The browser keeps the sound off – press anywhere to hear the patient";

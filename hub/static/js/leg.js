@@ -26,6 +26,7 @@ export class Leg {
     this.failedAt = 0;
     this.connected = false;
     this.breathHeld = false;
+    this.rests = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
     this.checks = 0;
@@ -117,9 +118,21 @@ export class Leg {
   holdBreath(held) {
     if (this.breathHeld === held) return;
     this.breathHeld = held;
+    this.#setActive();
+  }
+
+  /** Nothing but reports goes while the line is for what is said in turns: even silence and black are a third of it.
+   * @param {boolean} rests */
+  rest(rests) {
+    if (this.rests === rests) return;
+    this.rests = rests;
+    this.#setActive();
+  }
+
+  #setActive() {
     for (const sender of this.pc.getSenders()) {
       const parameters = sender.getParameters();
-      for (const encoding of parameters.encodings) encoding.active = !held;
+      for (const encoding of parameters.encodings) encoding.active = !this.breathHeld && !this.rests;
       if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
     }
   }

@@ -181,12 +181,13 @@ export function ringKind(state) {
 
 /**
  * @param {State} state @param {import("./call.js").MediaStatus} media
- * @returns {"idle"|"calling"|"claimed"|"live"|"lost"|"ended"}
+ * @returns {"idle"|"calling"|"claimed"|"live"|"lost"|"turns"|"ended"}
  */
 export function callState(state, media) {
   const { call } = state;
   if (!call) return "idle";
   if (call.phase === "ended") return "ended";
+  if (media.inTurns && call.talking) return "turns";
   if (media.path === "lost" && call.talking) return "lost";
   if (media.path === "up" && call.talking) return "live";
   return call.placed ? "calling" : "claimed";

@@ -1,7 +1,9 @@
 """A media process without media: obeys `edge_agent.ipc` and makes files, so that the agent is tested alone and fast.
 
 Its files hold random bytes. With TELECONSULT_TEST_MISSING it says that those devices are missing. What it offers is
-TELECONSULT_TEST_OFFER, in hex; the answers that it would connect to go into the file TELECONSULT_TEST_ANSWERS.
+TELECONSULT_TEST_OFFER, in hex; the answers that it would connect to go into the file TELECONSULT_TEST_ANSWERS. With
+TELECONSULT_TEST_LOSSY its calls lose half of the far voice, with TELECONSULT_TEST_FITS every probe says that live
+fits, and what it plays of turns goes into the file TELECONSULT_TEST_TURNS.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ async def main(socket: str) -> None:
     missing = tuple(os.environ.get("TELECONSULT_TEST_MISSING", "").split())
     link.send(ipc.MediaReady(missing, tuple(f"{name}: none in this test" for name in missing)))
     loop = asyncio.get_running_loop()
-    playing = ""
+    playing = turn = ""
+    lossy: asyncio.Task[None] | None = None
     recording: ipc.StartRecording | None = None
 
     def ended(id: str) -> None:
@@ -48,6 +51,20 @@ async def main(socket: str) -> None:
             case ipc.StartRecording():
                 recording = frame
                 link.send(ipc.RecordingLevel(frame.id, 0.5, 10))
+            case ipc.PlayTurn(id, packets):
+                if turns := os.environ.get("TELECONSULT_TEST_TURNS"):
+                    before = Path(turns).read_text() if Path(turns).exists() else ""
+                    Path(turns).write_text(f"{before}{b''.join(packets).hex()}\n")
+                playing = id
+                loop.call_later(CLIP_S, ended, id)
+            case ipc.StartTurn(id):
+                turn = id
+                link.send(ipc.TurnSound(id, (b"one", b"two"), False))
+            case ipc.StopTurn() if turn:
+                link.send(ipc.TurnSound(turn, (b"three",), True))
+                turn = ""
+            case ipc.ProbeLive(call):
+                link.send(ipc.LiveProbed(call, "TELECONSULT_TEST_FITS" in os.environ))
             case ipc.StopRecording() if recording is not None:
                 Path(recording.path).write_bytes(os.urandom(40_000))
                 link.send(ipc.Recorded(recording.id, recording.path, 2000))
@@ -63,6 +80,22 @@ async def main(socket: str) -> None:
                     before = Path(answers).read_text() if Path(answers).exists() else ""
                     Path(answers).write_text(f"{before}{answer.hex()}\n")
                 link.send(ipc.MediaConnected(call, leg))
+                if "TELECONSULT_TEST_LOSSY" in os.environ and lossy is None:
+                    lossy = loop.create_task(_be_lossy(link, call, leg))
+
+
+async def _be_lossy(link: ipc.Link, call: bytes, leg: int) -> None:
+    """Half of the far voice does not come, for ever: as fast as the agent's clock lets it be judged."""
+    count = 0
+    while True:
+        count += 10
+        link.send(
+            ipc.CallStats(
+                call, leg, 300.0, count, count, 0, 0, sent_bytes=count * 100, received_bytes=count * 100,
+                sound_received=count, sound_lost=count, lost_up=0.0,
+            )
+        )  # fmt: skip
+        await asyncio.sleep(1)
 
 
 if __name__ == "__main__":
