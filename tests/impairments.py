@@ -1,52 +1,55 @@
 """What a bad link, a broken far end or a hostile one does to packets: RTP, RED and RTCP, before they are encrypted.
 
-Pure and deterministic: the dice are handed in, so that Hypothesis can shrink what it finds, and a real far end can do
-the same from a seed. `Mangler` is a far end that goes mad for a while; `calm` makes it an ordinary one again, which
-goes on with whatever numbers it has come to.
+Pure and deterministic: the dice are handed in. `Mangler` is a far end that goes mad for a while; no longer `mad`, it is
+an ordinary one again, which goes on with whatever numbers it has come to.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from random import Random
 
 RTP_BYTES = 12
 BIG_JUMP = 30_000  # sequence numbers
-_STRAYS_BYTES = 400
+WAYS = (
+    "lost", "twice", "late", "cut", "flipped", "emptied", "padded", "extended", "red", "stray_sequence",
+    "stray_timestamp", "stray_ssrc", "other_payload_type", "jump_sequence", "jump_timestamp", "change_ssrc",
+)  # fmt: skip
 
 
 class Mangler:
     """`mangle` takes one RTP packet and gives those that leave in its place, in their order."""
 
-    def __init__(self, dice: Random, number_extension: int = 3, payload_types: tuple[int, ...] = (96, 110)) -> None:
-        """`number_extension`: the header extension's id that lies about its length; `payload_types`: what is forged."""
+    def __init__(
+        self,
+        dice: Random,
+        ways: Collection[str] = WAYS,
+        share: float = 0.5,
+        number_extension: int = 3,
+        payload_types: tuple[int, int] = (96, 110),
+    ) -> None:
+        """`share` of the packets have one of `ways` done to them while mad. `number_extension`: the id of the header
+        extension that lies; `payload_types`: of Opus and RED."""
         self.mad = True
-        self.done: dict[str, int] = {}
-        self._dice, self._extension, self._payload_types = dice, number_extension, payload_types
+        self.done: Counter[str] = Counter()
+        self._dice, self._share = dice, share
+        self._extension, self._payload_types = number_extension, payload_types
         self._held: list[bytes] = []
         self._sequence_shift: dict[int, int] = {}  # by SSRC, for good
         self._timestamp_shift: dict[int, int] = {}
         self._ssrcs: dict[int, int] = {}
-        self._actions: list[Callable[[bytes], list[bytes]]] = [
-            self._lost, self._twice, self._late, self._cut, self._flipped, self._emptied, self._padded, self._extended,
-            self._red, self._stray_sequence, self._stray_timestamp, self._stray_ssrc, self._other_payload_type,
-            self._jump_sequence, self._jump_timestamp, self._change_ssrc,
-        ]  # fmt: skip
+        self._ways: list[Callable[[bytes], list[bytes]]] = [getattr(self, f"_{way}") for way in WAYS if way in ways]
 
-    def calm(self) -> None:
-        self.mad = False
-
-    def mangle(self, rtp: bytes, share: float = 0.5) -> list[bytes]:
-        """`share` of the packets have something done to them while mad."""
+    def mangle(self, rtp: bytes) -> list[bytes]:
         packet = self._renumbered(rtp)
-        if not self.mad or self._dice.random() >= share:
+        if not self.mad or self._dice.random() >= self._share:
             held, self._held = self._held, []
             return [packet, *held]
-        action = self._dice.choice(self._actions)
-        name = action.__name__.strip("_")
-        self.done[name] = self.done.get(name, 0) + 1
-        return action(packet)
+        way = self._dice.choice(self._ways)
+        self.done[way.__name__] += 1
+        return way(packet)
 
     # --- once
 
@@ -118,9 +121,8 @@ class Mangler:
     # --- for good
 
     def _jump_sequence(self, packet: bytes) -> list[bytes]:
-        ssrc = packet[8:12]
+        own = int.from_bytes(packet[8:12], "big")
         shift = self._dice.choice((BIG_JUMP, BIG_JUMP, -BIG_JUMP, 1000))
-        own = int.from_bytes(ssrc, "big")
         self._sequence_shift[own] = self._sequence_shift.get(own, 0) + shift
         return []
 
