@@ -15,7 +15,8 @@ RTP_BYTES = 12
 BIG_JUMP = 30_000  # sequence numbers
 WAYS = (
     "lost", "twice", "late", "cut", "flipped", "emptied", "padded", "extended", "red", "stray_sequence",
-    "stray_timestamp", "stray_ssrc", "other_payload_type", "jump_sequence", "jump_timestamp", "change_ssrc",
+    "stray_timestamp", "stray_ssrc", "other_payload_type", "jump_sequence", "jump_back", "jump_timestamp",
+    "change_ssrc",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ class Mangler:
         self._held: list[bytes] = []
         self._sequence_shift: dict[int, int] = {}  # by SSRC, for good
         self._timestamp_shift: dict[int, int] = {}
-        self._ssrcs: dict[int, int] = {}
+        self.ssrcs: dict[int, int] = {}  # what each has become
         self._ways: list[Callable[[bytes], list[bytes]]] = [getattr(self, f"_{way}") for way in WAYS if way in ways]
 
     def mangle(self, rtp: bytes) -> list[bytes]:
@@ -121,8 +122,13 @@ class Mangler:
     # --- for good
 
     def _jump_sequence(self, packet: bytes) -> list[bytes]:
+        return self._jump(packet, self._dice.choice((BIG_JUMP, 1000)))
+
+    def _jump_back(self, packet: bytes) -> list[bytes]:
+        return self._jump(packet, -self._dice.choice((BIG_JUMP, 1000)))
+
+    def _jump(self, packet: bytes, shift: int) -> list[bytes]:
         own = int.from_bytes(packet[8:12], "big")
-        shift = self._dice.choice((BIG_JUMP, BIG_JUMP, -BIG_JUMP, 1000))
         self._sequence_shift[own] = self._sequence_shift.get(own, 0) + shift
         return []
 
@@ -134,15 +140,15 @@ class Mangler:
 
     def _change_ssrc(self, packet: bytes) -> list[bytes]:
         own = int.from_bytes(packet[8:12], "big")
-        origin = next((first for first, now in self._ssrcs.items() if now == own), own)
-        self._ssrcs[origin] = self._dice.getrandbits(32)
+        origin = next((first for first, now in self.ssrcs.items() if now == own), own)
+        self.ssrcs[origin] = self._dice.getrandbits(32)
         return []
 
     # --- within
 
     def _renumbered(self, packet: bytes) -> bytes:
         ssrc = int.from_bytes(packet[8:12], "big")
-        ssrc = self._ssrcs.get(ssrc, ssrc)
+        ssrc = self.ssrcs.get(ssrc, ssrc)
         sequence = (int.from_bytes(packet[2:4], "big") + self._sequence_shift.get(ssrc, 0)) % 2**16
         timestamp = (int.from_bytes(packet[4:8], "big") + self._timestamp_shift.get(ssrc, 0)) % 2**32
         return packet[:2] + struct.pack("!HLL", sequence, timestamp, ssrc) + packet[RTP_BYTES:]
