@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from hardware.numbered import COLUMNS, ROW_PART, ROWS
 from tests.e2e.pictures import Seen, number_of_levels, seen
@@ -69,11 +70,12 @@ class Bidi:
         return answer["result"]
 
     async def _read(self) -> None:
-        async for text in self._socket:
-            answer = json.loads(text)
-            waiting = self._answers.pop(answer.get("id"), None)  # None for what is told unasked
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self._socket:
+                answer = json.loads(text)
+                waiting = self._answers.pop(answer.get("id"), None)  # None for what is told unasked
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(answer)
 
     async def close(self) -> None:
         self._reader.cancel()
@@ -100,7 +102,7 @@ class FirefoxDoctor:
 
     async def until(self, expression: str, timeout_s: float = 15.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while not await self.evaluate(expression):
+        while not await self.evaluate(f"!!({expression})"):
             if time.monotonic() > deadline:
                 words = await self.evaluate("document.body.innerText")
                 raise AssertionError(f"{expression} is not so after {timeout_s} s; the page says:\n{words}")
