@@ -18,6 +18,7 @@ GRAIN_MS = 10
 MOST_DELAY_MS = 1000  # what comes later is no jitter but an outage, and nobody wants to talk with more
 START_DELAY_MS = 40
 BASE_WINDOW_S = 10.0  # in less, jitter moves the fastest itself, and the sound is stretched to and fro after it
+RECENT_S, FAR_OFF_MS = 1.0, 500.0  # nothing so near the fastest for so long: the far clock has jumped, or the path
 STEP_MS = 50  # the fastest is slower by as much: the path is another, and what was learnt is shifted with it
 INTERVAL_S = 0.5  # of which the worst counts
 FORGET = 0.983  # an interval: half of what was learnt counts after 20 s
@@ -65,8 +66,8 @@ class ArrivalDelay:
         self._fastest.clear()
         self._interval_worst = self._interval_base = None
 
-    def arrived(self, position: int, now: float) -> None:
-        """A packet came by itself."""
+    def arrived(self, position: int, now: float, due: bool = True) -> None:
+        """A packet came by itself. `due`: its sound was not there yet, so that its delay tells something."""
         since = now - self._last_arrival if self._last_arrival is not None else 0.0
         self._last_arrival = now
         self._active_s += min(max(0.0, since), GAP_S)
@@ -81,7 +82,12 @@ class ArrivalDelay:
         self._fastest.append((self._active_s, transit))
         while self._fastest[0][0] < self._active_s - BASE_WINDOW_S:
             self._fastest.popleft()
-        self._learn(transit - self.base_ms)
+        recent = next(each for each in self._fastest if each[0] >= self._active_s - RECENT_S)
+        if recent[1] - self.base_ms > FAR_OFF_MS:
+            while self._fastest[0] is not recent:
+                self._fastest.popleft()
+        if due:
+            self._learn(transit - self.base_ms)
         if self._active_s - self._interval_began >= INTERVAL_S:
             self._close_interval()
 

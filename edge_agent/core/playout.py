@@ -45,10 +45,12 @@ PAUSE_LEVEL = 0.1  # of the talk's own level
 PAUSE_RMS = 30.0  # whatever the level
 
 STARVE_SAMPLES = 10 * MS
+HAIR_SAMPLES = STARVE_SAMPLES // 4
 IDLE_SAMPLES = 1000 * MS  # nothing for longer: nothing is played until something comes
 FADE_FROM_SAMPLES, FADE_TO_SAMPLES = 80 * MS, 280 * MS  # of concealment
 SEAM_SAMPLES = 5 * MS
 
+EARLY_MS = -150.0  # a packet that is faster than all of the last seconds by more is believed when another follows
 EARLIEST_MS, LATEST_MS = -2000.0, 15_000.0  # beside these a timestamp does not belong to the far clock as known
 
 
@@ -143,7 +145,8 @@ class PlayoutBuffer:
         if position is None:
             return
         number = self._newest_sequence + _wrapped(sequence - self._newest_sequence, 16)
-        self._delay.arrived(position, now)
+        due = self._idle or position >= self._next or position in self._missed
+        self._delay.arrived(position, now, due)
         self._newest_sequence = max(self._newest_sequence, number)
         for depth, (offset, copy) in enumerate(reversed(older), start=1):
             self._keep(position - offset, _Frame(number - depth, copy, opuspacket.duration_samples(copy), True), now)
@@ -158,16 +161,17 @@ class PlayoutBuffer:
             self._ssrc = ssrc
             return self._begin(sequence, timestamp)
         position = self._newest + _wrapped(timestamp - self._newest, 32)
-        if EARLIEST_MS < self._delay.relative_ms(position, now) < LATEST_MS:
+        lateness_ms = self._delay.relative_ms(position, now)
+        if EARLY_MS < lateness_ms < LATEST_MS:
             self._suspect = None
             return position
-        # A lone stray changes nothing; two that follow each other are a far end that began anew.
+        # A lone stray changes nothing; two that follow each other are a shorter path, or a far end that began anew.
         suspect, self._suspect = self._suspect, (sequence, timestamp)
         if suspect is None or (sequence - suspect[0]) % 2**16 != 1:
             return None
         if not 0 <= _wrapped(timestamp - suspect[1], 32) <= SAMPLE_RATE_HZ:
             return None
-        return self._begin(sequence, timestamp)
+        return position if EARLIEST_MS < lateness_ms <= EARLY_MS else self._begin(sequence, timestamp)
 
     def _begin(self, sequence: int, timestamp: int) -> int:
         self._frames.clear()
@@ -249,7 +253,10 @@ class PlayoutBuffer:
             self._next = min(following, max(self._next, due))
             self._end_starvation(whole=paused)
         gap = following - self._next
-        if gap < STARVE_SAMPLES // 4:  # a hair: the far end changed the length of its frames
+        if gap < -HAIR_SAMPLES:  # frames that lie over one another are nobody's voice
+            del self._frames[following]
+            return False
+        if gap < HAIR_SAMPLES:  # the far end changed the length of its frames
             self._next = following
             return False
         if paused:
@@ -275,9 +282,9 @@ class PlayoutBuffer:
 
     def _lose(self, gap: int, after: _Frame | None) -> bool:
         """A frame that will not come: from the next packet's FEC, or made up."""
-        if after is not None and gap <= after.duration + STARVE_SAMPLES // 4 and opuspacket.has_fec(after.payload):
+        if after is not None and gap <= after.duration + HAIR_SAMPLES and opuspacket.has_fec(after.payload):
             try:
-                sound = self._decoder.recover(after.payload, gap - gap % 120)
+                sound = self._decoder.recover(after.payload, min(gap - gap % 120, after.duration))
             except ValueError:
                 pass
             else:

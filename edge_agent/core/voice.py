@@ -59,6 +59,7 @@ BETTER_BY = 0.1  # than the plan in use, or there is no change
 UNKNOWN_BPS = 1_000_000.0  # until a link is measured, it is taken for a good one
 UNMEASURED_VOICE_BPS = 90_000  # and its losses are mended within this
 RISING, FALLING = 0.5, 0.1  # of a new report of losses
+MOST_LOST = 3_000  # packets between two reports; more is a far end that has begun to count anew (RFC 3550, A.1)
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
 PICTURES_FROM_BPS = 48_000
@@ -141,7 +142,7 @@ class LossMeter:
         """Of all since the start."""
         new_received, new_lost = received - self._received, lost - self._lost
         self._received, self._lost = received, lost
-        if new_received > 0:
+        if new_received > 0 and new_lost < MOST_LOST:
             self.add(max(0.0, new_lost / (new_received + max(0, new_lost))))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,10 +21,12 @@ import aiortc.codecs
 import aiortc.codecs.vpx
 import aiortc.rtcdtlstransport
 import aiortc.rtcpeerconnection
+import aiortc.rtcrtpreceiver
 from aiortc import RTCDtlsTransport, RTCRtpSender
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters, RTCRtpSendParameters
+from aiortc.rtcrtpreceiver import StreamStatistics
 
 from edge_agent.core import transport_cc
 from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
@@ -55,12 +58,17 @@ RTCP_AT_REST_S = 1.0
 SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
 MOST_REMEMBERED = 512
 
+MOST_SOURCES = 8  # a far end has three; reports tell of each, and 31 is all that one can hold
+MOST_JITTER = 2**32 - 1  # that a report can tell
+_SPOILT = (struct.error, ValueError, LookupError)  # what aiortc raises for packets that are not what they say
+
 FatesListener = Callable[[Sequence[Fate]], None]
 
 
 def install() -> None:
     """Once, before the first peer connection."""
     aiortc.rtcpeerconnection.RTCDtlsTransport = PacedTransport
+    aiortc.rtcrtpreceiver.StreamStatistics = _Statistics
     number = RTCRtpHeaderExtensionParameters(id=EXTENSION_ID, uri=transport_cc.URI)
     reports = RTCRtcpFeedback(type="transport-cc")
     for kind in ("audio", "video"):
@@ -78,6 +86,7 @@ class PacedTransport(RTCDtlsTransport):
         # A tag of 10 bytes in each packet instead of 16. The offering side, which the kiosk is, chooses.
         self._srtp_profiles = sorted(self._srtp_profiles, key=lambda profile: b"GCM" in profile.openssl_profile)
         self.egress = Egress(super()._send_rtp, super()._send_data)
+        self._sources: dict[int, None] = {}  # SSRCs, the latest heard last
 
     async def stop(self) -> None:
         await self.egress.close()
@@ -98,14 +107,42 @@ class PacedTransport(RTCDtlsTransport):
             raise ConnectionError("Cannot send encrypted data, not connected")
         await self.egress.send_data(data)
 
+    # What aiortc lets through here ends the call: one packet that is not what it says costs no more than itself.
+
     async def _handle_rtcp_data(self, data: bytes) -> None:
         rest = self.egress.rtcp_came(data)
         if rest:
-            await super()._handle_rtcp_data(rest)
+            with suppress(*_SPOILT):
+                await super()._handle_rtcp_data(rest)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        if len(data) < RTP_BYTES:
+            return
         self.egress.rtp_came(data)
-        await super()._handle_rtp_data(data, arrival_time_ms)
+        self._heard_from(int.from_bytes(data[8:12], "big"))
+        with suppress(*_SPOILT):
+            await super()._handle_rtp_data(data, arrival_time_ms)
+
+    def _heard_from(self, ssrc: int) -> None:
+        """aiortc keeps all that it ever hears from, and its reports end for good when there are too many."""
+        self._sources.pop(ssrc, None)
+        self._sources[ssrc] = None
+        if len(self._sources) <= MOST_SOURCES:
+            return
+        forgotten = next(iter(self._sources))
+        del self._sources[forgotten]
+        self._rtp_router.ssrc_table.pop(forgotten, None)
+        for receiver in self._rtp_router.receivers:
+            for name in ("active_ssrc", "remote_streams", "lsr", "lsr_time"):
+                getattr(receiver, f"_RTCRtpReceiver__{name}").pop(forgotten, None)
+
+
+class _Statistics(StreamStatistics):
+    """aiortc's reports end for good when a far clock leaps so far that no report can tell it."""
+
+    @property
+    def jitter(self) -> int:
+        return min(super().jitter, MOST_JITTER)
 
 
 def egress_of(sender: RTCRtpSender) -> Egress:

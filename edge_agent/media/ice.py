@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import random
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +32,17 @@ log = logging.getLogger(__name__)
 CHECK_PACE_S = 0.25  # between the first checks of two pairs: on a thin link they are not to crowd one another out
 FIRST_GATHERING_S = 0.5  # an offer waits so long for what STUN and TURN servers say; the rest follows it
 GATHERING_S = 30.0  # TLS to a TURN server over a long link takes seven round trips, and packets are lost
+MOST_UNREAD = 512  # datagrams; before the keys are agreed upon nobody reads them, and anybody can send
 NEXT_TURN_S = 1.5  # UDP has this lead over TCP, and TCP over TLS
 
 _stock_host_addresses = aioice.ice.get_host_addresses
+_stock_parse_message = aioice.stun.parse_message
 
 
 def install() -> None:
     """Once, before the first peer connection."""
     aioice.ice.get_host_addresses = _host_addresses
+    aioice.stun.parse_message = _parse_message
     aiortc.rtcicetransport.Connection = Connection  # type: ignore[attr-defined]
     aiortc.rtcicetransport.connection_kwargs = _connection_arguments
 
@@ -264,6 +268,9 @@ class Connection(aioice.ice.Connection):
         return self._breath is not None and self._breath.held(asyncio.get_running_loop().time())
 
     def data_received(self, data: bytes, component: int) -> None:
+        """From anybody. aiortc ends the call over an empty datagram."""
+        if not data or self._queue.qsize() >= MOST_UNREAD:
+            return
         self._heard()
         super().data_received(data, component)
 
@@ -357,6 +364,14 @@ class _Question:
 
     def close(self) -> None:
         self._protocol.transactions.pop(self._id, None)
+
+
+def _parse_message(data: bytes) -> aioice.stun.Message:
+    """The stock one raises what its callers do not expect for attributes that are cut short."""
+    try:
+        return _stock_parse_message(data)
+    except (struct.error, LookupError) as error:
+        raise ValueError(f"not STUN: {error}") from None
 
 
 def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:

@@ -258,6 +258,8 @@ class Leg:
         await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
+        if self._picture_ssrc not in (None, packet.ssrc):
+            self._pictures.restart()
         self._picture_ssrc = packet.ssrc
         try:
             descriptor, data = VpxPayloadDescriptor.parse(packet.payload)
@@ -347,7 +349,7 @@ class Leg:
             ipc.CallStats(
                 call=self.call,
                 leg=self.number,
-                rtt_ms=1000 * min((rtt for rtt in rtts if rtt is not None), default=0.0),
+                rtt_ms=1000 * min((rtt for rtt in rtts if rtt is not None and rtt >= 0), default=0.0),
                 packets_received=sum(entry.packetsReceived for entry in inbound),  # type: ignore[attr-defined]
                 packets_lost=max(0, sum(entry.packetsLost for entry in inbound)),  # type: ignore[attr-defined]
                 pictures_received=self._pictures_received,

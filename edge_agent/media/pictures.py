@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 GAP_WAIT_S = 0.6  # a NACK and its retransmission
 MOST_PACKETS = 2048
+MOST_JUMP = 3000  # RFC 3550, A.1: a packet beyond it is of a far end that began anew, if the next one follows it
+OLD_IN_A_ROW = 200  # nothing but packets of the past: what was taken for newer was none. A retransmission has up to 128
+MOST_STEP_MS, USUAL_STEP_MS = 60_000, 100  # from one picture to the next; told where the far clock leaps
 
 _VIDEO_CLOCK_PER_MS = 90
 
@@ -38,8 +41,17 @@ class PictureAssembler:
         self._newest: int | None = None
         self._next = 0
         self._waiting_since: float | None = None
-        self._time_origin: int | None = None
-        self._last_timestamp = 0
+        self._last_timestamp: int | None = None
+        self._ticks = 0  # of the last picture, since the first
+        self._suspect: int | None = None  # sequence number of a packet that fits nothing
+        self._old_in_a_row = 0
+        self.wants_key_frame = True
+
+    def restart(self) -> None:
+        """The far end counts anew from the next packet on, by other numbers; the time of the pictures goes on."""
+        self._packets.clear()
+        self._newest = self._suspect = self._waiting_since = None
+        self._old_in_a_row = 0
         self.wants_key_frame = True
 
     def require_key_frame(self) -> None:
@@ -50,18 +62,36 @@ class PictureAssembler:
         self, sequence_number: int, timestamp: int, marker: bool, starts: bool, data: bytes, now: float
     ) -> list[EncodedPicture]:
         """`data` without the payload descriptor; `starts` is its S bit with partition 0."""
-        if self._newest is None:
-            self._newest = sequence_number
-            self._next = sequence_number - 2**15  # the first packets may come in another order
-        position = self._newest + (sequence_number - self._newest + 2**15) % 2**16 - 2**15
-        self._newest = max(self._newest, position)
-        if position < self._next:
+        position = self._place(sequence_number)
+        if position is None:
             return []
         if len(self._packets) >= MOST_PACKETS:
             self._packets.clear()
             self.wants_key_frame = True
         self._packets[position] = _Packet(timestamp, marker, starts, data)
         return self._whole_pictures(now)
+
+    def _place(self, sequence_number: int) -> int | None:
+        """Its number counted on beyond 16 bits; None for one of the past, or that belongs to nothing known."""
+        if self._newest is None:
+            self._newest = sequence_number
+            self._next = sequence_number - MOST_JUMP  # the first packets may come in another order
+        position = self._newest + (sequence_number - self._newest + 2**15) % 2**16 - 2**15
+        if abs(position - self._newest) >= MOST_JUMP:
+            suspect, self._suspect = self._suspect, sequence_number
+            if suspect is None or (sequence_number - suspect) % 2**16 != 1:
+                return None
+        else:
+            self._suspect = None
+            self._newest = max(self._newest, position)
+            if position >= self._next:
+                self._old_in_a_row = 0
+                return position
+            self._old_in_a_row += 1
+            if self._old_in_a_row < OLD_IN_A_ROW:
+                return None
+        self.restart()
+        return self._place(sequence_number)
 
     def _whole_pictures(self, now: float) -> list[EncodedPicture]:
         pictures: list[EncodedPicture] = []
@@ -73,8 +103,8 @@ class PictureAssembler:
                 if not self._packets:
                     self._waiting_since = None
                     return pictures
-                if self._next in self._packets and min(self._packets) == max(self._packets) - len(self._packets) + 1:
-                    self._waiting_since = None  # no gap: the rest of the picture is under way
+                if self._is_under_way():
+                    self._waiting_since = None
                     return pictures
                 if self._skip_to_key_frame():
                     continue
@@ -99,6 +129,13 @@ class PictureAssembler:
             position += 1
         return None
 
+    def _is_under_way(self) -> bool:
+        """Whether nothing is missing of the next picture but its end."""
+        first, last = self._packets.get(self._next), max(self._packets)
+        if first is None or not first.starts or last - self._next + 1 != len(self._packets):
+            return False
+        return self._packets[last].timestamp == first.timestamp
+
     def _skip_to_key_frame(self) -> bool:
         """Moves on to the first whole key frame, if one is here."""
         for position in sorted(self._packets):
@@ -114,8 +151,11 @@ class PictureAssembler:
         packets = [self._packets.pop(position) for position in range(self._next, end + 1)]
         self._next = end + 1
         timestamp = packets[0].timestamp
-        if self._time_origin is None:
-            self._time_origin = self._last_timestamp = timestamp
-        self._last_timestamp += (timestamp - self._last_timestamp + 2**31) % 2**32 - 2**31
-        time_ms = (self._last_timestamp - self._time_origin) // _VIDEO_CLOCK_PER_MS
-        return EncodedPicture(packets[0].key, time_ms, b"".join(packet.data for packet in packets))
+        if self._last_timestamp is not None:
+            step = (timestamp - self._last_timestamp + 2**31) % 2**32 - 2**31
+            leaps = not 0 <= step <= MOST_STEP_MS * _VIDEO_CLOCK_PER_MS
+            self._ticks += USUAL_STEP_MS * _VIDEO_CLOCK_PER_MS if leaps else step
+        self._last_timestamp = timestamp
+        return EncodedPicture(
+            packets[0].key, self._ticks // _VIDEO_CLOCK_PER_MS, b"".join(packet.data for packet in packets)
+        )

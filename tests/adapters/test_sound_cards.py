@@ -4,13 +4,10 @@ PortAudio. Needs pulseaudio, libportaudio2 and libasound2-plugins; skips with it
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,48 +17,13 @@ from hardware import sound
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, SoundUnavailable
 from hardware.devices import list_devices, open_microphone, open_speaker
 from hardware.sound import DeviceMicrophone, DeviceSpeaker
+from tests.sound_server import PulseAudio
 from tests.timing import in_real_time
 
 ALSA_NAMES = """
 pcm.clinic_speaker { type pulse device "clinic" }
 pcm.clinic_microphone { type pulse device "clinic.monitor" }
 """
-
-
-class PulseAudio:
-    """Two sinks; what is played into one is heard by its monitor. `first` is the system's own choice."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = folder / "pulse.sock"
-        self._environment = os.environ | {
-            "HOME": str(folder),
-            "XDG_RUNTIME_DIR": str(folder),
-            "PULSE_SERVER": f"unix:{self._socket}",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
-        modules = [
-            f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
-            "module-null-sink sink_name=first rate=48000",
-            "module-null-sink sink_name=clinic rate=48000",
-        ]
-        options = ["--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--system=false", "--log-level=error"]
-        options.append("--disable-shm=yes")  # with it libpulse can hang for ever over a server that was killed
-        loads = [part for module in modules for part in ("-L", module)]
-        self._process = subprocess.Popen(["pulseaudio", "-n", *options, *loads], env=self._environment)
-        deadline = time.monotonic() + 10
-        while subprocess.run(["pactl", "info"], env=self._environment, capture_output=True).returncode:
-            assert self._process.poll() is None, "pulseaudio ended"
-            assert time.monotonic() < deadline, "pulseaudio does not answer"
-            threading.Event().wait(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +38,7 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseAudio]:
     server = PulseAudio(folder)
     with pytest.MonkeyPatch.context() as environment:
         for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER"):
-            environment.setenv(name, server._environment[name])
+            environment.setenv(name, server.environment[name])
         environment.setenv("ALSA_CONFIG_PATH", f"/usr/share/alsa/alsa.conf:{names}")
         server.start()
         try:

@@ -74,6 +74,7 @@ class KioskPage(_Client):
         super().__init__(port, "/ws", dial)
         self.views: list[Change[View]] = []
         self.far_pictures: list[Sighting] = []  # (Unix seconds, number) of each far picture that could be decoded
+        self.decoded_at: list[float] = []  # Unix seconds of each far picture, numbered or not
         self.undecodable = 0
         self._decoder: av.VideoCodecContext | None = None
 
@@ -138,6 +139,7 @@ class KioskPage(_Client):
             self._decoder = av.CodecContext.create("vp8", "r")
         try:
             for picture in self._decoder.decode(av.Packet(data)):
+                self.decoded_at.append(at)
                 number = read_number(picture.to_ndarray(format="gray"))
                 if number is not None:
                     self.far_pictures.append((at, number))

@@ -27,6 +27,7 @@
   };
 
   async function record(track) {
+    if (!window.MediaStreamTrackProcessor) return; // Firefox, which is listened to at its loudspeaker
     const sound = { rate: 0, chunks: [], at: [], samples: 0, heardAt: 0 };
     proof.sounds.push(sound);
     const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();

@@ -7,6 +7,7 @@ import inspect
 from fractions import Fraction
 
 import aioice.ice
+import aioice.stun
 import aiortc.codecs
 import aiortc.codecs.vpx
 import aiortc.rtcdtlstransport
@@ -23,6 +24,7 @@ from edge_agent.media import hooks
 
 TRANSPORT = inspect.getsource(aiortc.rtcdtlstransport.RTCDtlsTransport)
 SENDER = inspect.getsource(aiortc.rtcrtpsender.RTCRtpSender)
+ROUTER = inspect.getsource(aiortc.rtcdtlstransport.RtpRouter)
 PEER = inspect.getsource(aiortc.rtcpeerconnection)
 VPX = inspect.getsource(aiortc.codecs.vpx)
 RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
@@ -47,6 +49,14 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (TRANSPORT, "await self._handle_rtcp_data(data)"),
         (TRANSPORT, "await self._handle_rtp_data(data, arrival_time_ms=arrival_time_ms)"),
         (TRANSPORT, "self._rtp_router.register_sender(sender, ssrc=sender._ssrc)"),
+        (ROUTER, "self.ssrc_table: dict[int, RtpReceiver]"),
+        (ROUTER, "self.receivers: set[RtpReceiver]"),
+        (RECEIVER, "self.__active_ssrc: dict[int, "),
+        (RECEIVER, "self.__remote_streams: dict[int, "),
+        (RECEIVER, "self.__lsr: dict[int, "),
+        (RECEIVER, "self.__lsr_time: dict[int, "),
+        (RECEIVER, "= StreamStatistics(codec.clockRate)"),
+        (RECEIVER, "jitter=stream.jitter"),
         (SENDER, "self.__transport._register_rtp_sender(self, parameters)"),
         (SENDER, "await self.transport._send_rtp(packet_bytes)"),
         (SENDER, "ssrc=self._rtx_ssrc"),
@@ -74,6 +84,8 @@ def test_signatures_are_the_ones_used() -> None:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """And taken out again: the far ends of other tests are stock aiortc."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    monkeypatch.setattr(aioice.stun, "parse_message", aioice.stun.parse_message)
+    monkeypatch.setattr(aiortc.rtcrtpreceiver, "StreamStatistics", aiortc.rtcrtpreceiver.StreamStatistics)
     monkeypatch.setattr(aiortc.rtcicetransport, "Connection", aiortc.rtcicetransport.Connection)
     monkeypatch.setattr(aiortc.rtcpeerconnection, "RTCDtlsTransport", aiortc.rtcpeerconnection.RTCDtlsTransport)
     for kind in ("audio", "video"):

@@ -50,6 +50,8 @@ TRANSPORT = inspect.getsource(aiortc.rtcicetransport)
         (CONNECTION, "self._nominated: dict[int, CandidatePair]"),
         (CONNECTION, "def build_request(self, pair: CandidatePair, nominate: bool)"),
         (CONNECTION, "= get_host_addresses("),
+        (CONNECTION, "self._queue: asyncio.Queue"),
+        (PROTOCOL, "message = stun.parse_message(data)"),
         (CONNECTION, "def data_received(self, data: bytes, component: int) -> None"),
         (CONNECTION, "def request_received("),
         (TRANSPORT, "self._send = self._connection.send"),

@@ -177,6 +177,61 @@ def test_one_stray_packet_changes_nothing() -> None:
     assert buffer.counts.cut_samples == 0
 
 
+@pytest.mark.parametrize("early_ms", [100, 400, 1900])
+def test_a_stray_from_the_future_spoils_nothing(early_ms: int) -> None:
+    buffer = PlayoutBuffer(open_decoder())
+    for pull in range(150):
+        push(buffer, pull, pull * 0.02)
+        if pull == 50:
+            buffer.push(1, 9, (50 * BLOCK_SAMPLES + early_ms * 48) % 2**32, SILENCE, 1.0)
+        buffer.pull(pull * 0.02)
+        assert buffer.buffer_ms <= 200
+    assert buffer.counts.cut_samples == 0
+
+
+def test_a_shorter_path_is_believed_from_the_second_packet_on() -> None:
+    buffer = PlayoutBuffer(open_decoder())
+    for pull in range(150):
+        push(buffer, pull, pull * 0.02 + (0.4 if pull < 50 else 0.0))
+    assert buffer.counts.cut_samples == 0
+    assert buffer._delay.relative_ms(149 * BLOCK_SAMPLES, 149 * 0.02) == 0
+
+
+def test_a_far_clock_that_jumps_back_is_followed_within_two_seconds() -> None:
+    buffer = PlayoutBuffer(open_decoder())
+    for pull in range(300):
+        push(buffer, pull, pull * 0.02, offset=2**20 - (480_000 if pull >= 100 else 0))
+        buffer.pull(pull * 0.02)
+        assert buffer.buffer_ms <= 200 or 100 <= pull <= 200
+
+
+def test_no_more_is_recovered_from_a_packet_than_its_decoder_has_room_for() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def decode(self, payload: bytes) -> np.ndarray:
+            return np.zeros(opuspacket.duration_samples(payload), np.int16)
+
+        def recover(self, payload: bytes, samples: int) -> np.ndarray:
+            self.asked.append(samples)
+            return np.zeros(samples, np.int16)
+
+        def conceal(self, samples: int) -> np.ndarray:
+            return np.zeros(samples, np.int16)
+
+        def reset(self) -> None: ...
+
+    decoder = Recorder()
+    buffer = PlayoutBuffer(decoder)
+    packet = bytes([3 << 3 | 1]) + b"\xff" * 8  # two frames of 60 ms, each of which protects the one before
+    for number, position in ((0, 0), (2, 2 * 5760 + 120), (3, 3 * 5760 + 120)):
+        buffer.push(1, number, position, packet, position / 48_000)
+    for pull in range(30):
+        buffer.pull(0.4 + pull * 0.02)
+    assert decoder.asked == [5760]
+
+
 def test_a_silent_far_end_is_silence_and_then_nothing() -> None:
     buffer = PlayoutBuffer(open_decoder())
     for pull in range(50):

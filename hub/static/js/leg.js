@@ -5,6 +5,14 @@
  * @typedef {import("./devices.js").Kind} Kind
  */
 
+// Firefox does not read what the kiosk's offer asks of pictures (x-google-max-bitrate), and by itself spends no less than
+// 200 kbit/s on 640×480: what is asked for is set by hand, at a size that it can be spent on.
+const READS_PICTURE_LIMIT = !navigator.userAgent.includes("Firefox/");
+const SMALLER = [
+  { belowKbps: 60, height: 120, rate: 5 },
+  { belowKbps: 150, height: 240, rate: 10 },
+];
+
 const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
 
 export class Leg {
@@ -68,6 +76,7 @@ export class Leg {
       if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
     }
     await this.pc.setLocalDescription(await this.pc.createAnswer());
+    if (!READS_PICTURE_LIMIT) await this.#limitPictures();
     await this.#gathered();
     this.sdp = this.pc.localDescription.sdp;
   }
@@ -135,6 +144,21 @@ export class Leg {
       for (const encoding of parameters.encodings) encoding.active = !this.breathHeld && !this.rests;
       if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
     }
+  }
+
+  async #limitPictures() {
+    const kbps = Number(this.offer.match(/x-google-max-bitrate=(\d+)/)?.[1]);
+    const sender = this.pc.getTransceivers().find(({ receiver }) => receiver.track.kind === "video")?.sender;
+    const parameters = sender?.getParameters();
+    if (!kbps || !parameters?.encodings.length) return;
+    const smaller = SMALLER.find(({ belowKbps }) => kbps < belowKbps);
+    for (const encoding of parameters.encodings) {
+      encoding.maxBitrate = kbps * 1000;
+      if (!smaller) continue;
+      encoding.maxFramerate = smaller.rate;
+      encoding.scaleResolutionDownBy = Math.max(1, (sender.track?.getSettings().height ?? 480) / smaller.height);
+    }
+    await sender.setParameters(parameters);
   }
 
   fail() {
