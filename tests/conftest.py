@@ -19,6 +19,7 @@ REAL_TIME = (
     "tests/e2e/test_advice.py",
     "tests/e2e/test_call.py",
     "tests/e2e/test_demo_link.py",
+    "tests/e2e/test_firefox.py",
     "tests/e2e/test_link.py",
     "tests/e2e/test_pictures.py",
     "tests/e2e/test_tap.py",
