@@ -33,6 +33,11 @@ _ZEROS: Sound = np.zeros(BLOCK_SAMPLES, np.float32)
 _OMEGA: Power = (2 * np.pi * np.arange(_BINS) / _SIZE).astype(np.float32)  # radians a sample
 
 
+_BANDS = np.unique(np.round(np.geomspace(1, _BINS, 24)).astype(int) - 1)[:-1]  # first bin of each
+_WIDTHS = np.diff(np.append(_BANDS, _BINS))
+_SPEECH = (_BANDS >= 8) & (_BANDS <= 320)  # 200 Hz to 8 kHz
+
+
 class EchoCanceller:
     """One microphone and what is played beside it. One thread at a time."""
 
@@ -134,15 +139,21 @@ class Timing:
 
 class Suppressor:
     LATENCY = 240  # samples; half the length of its filter
-    LEAST = 0.1  # gain
-    LEAK = 0.01  # power of the echo taken away that is left besides
-    TAIL = 0.6
+    FIRST_LEAK = 0.03  # what stays of the power that the filter takes away: a loudspeaker is not quite linear
+    LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: follows the lower fifth, for voices leave gaps
+    TAIL = 0.6  # of the echo's power, after 20 ms
+    ECHO_DB, VOICE_DB = 4.0, 9.0  # a band's power over what echo and noise explain: nobody speaks, somebody does
+    RELEASE = 0.7  # a block
+    ALONE, BOTH = (20.0, 0.03), (1.0, 0.2)  # so the echo left is taken that many times, and no gain is less
 
     def __init__(self) -> None:
         self._recent: Sound = np.zeros(_SIZE, np.float32)
         self._gain: Power = np.ones(_BINS, np.float32)
         self._clean: Power = np.zeros(_BINS, np.float32)
         self._echo: Power = np.zeros(_BINS, np.float32)
+        self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
+        self._noise: Power = np.full(len(_BANDS), 1.0, np.float32)
+        self._voice = 0.0
         self._old: Spectrum = self._response()
         ramp = np.ones(BLOCK_SAMPLES, np.float32)
         ramp[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
@@ -151,16 +162,29 @@ class Suppressor:
     def process(self, filtered: Filtered) -> Sound:
         self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], filtered.rest])
         self._echo = np.maximum(_power(filtered.echo_spectrum), self.TAIL * self._echo)
-        left = filtered.doubt + self.LEAK * self._echo + 1e-9
-        ratio = filtered.rest_power / left
-        prior = 0.6 * self._clean / left + 0.4 * np.maximum(ratio - 1, 0)
-        self._gain = np.maximum(prior / (1 + prior), self.LEAST)
+        rest, echo = _by_band(filtered.rest_power), _by_band(self._echo)
+        self._learn(rest, echo)
+        explained = _by_band(filtered.doubt) + self._leak * echo + self._noise
+        above_db = np.clip(10 * np.log10((rest + FLOOR) / explained), 0, 20)[_SPEECH].mean()
+        voice = float(np.clip((above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB), 0, 1))
+        self._voice = max(voice, self.RELEASE * self._voice)
+        over, least = (alone + (both - alone) * self._voice for alone, both in zip(self.ALONE, self.BOTH, strict=True))
+        left = over * (filtered.doubt + np.repeat(self._leak, _WIDTHS) * self._echo) + 1e-9
+        prior = 0.6 * self._clean / left + 0.4 * np.maximum(filtered.rest_power / left - 1, 0)
+        quiet = np.sqrt(np.minimum(1, self._noise / 2 / (rest + 1e-9)))  # the room's own noise stays
+        self._gain = np.maximum(prior / (1 + prior), np.repeat(np.maximum(least, quiet), _WIDTHS))
         self._clean = self._gain**2 * filtered.rest_power
         response = self._response()
         spectrum = np.fft.rfft(self._recent)
         before, after = np.fft.irfft(spectrum * np.stack([self._old, response]), axis=1)[:, BLOCK_SAMPLES:]
         self._old = response
         return before + (after - before) * self._ramp
+
+    def _learn(self, rest: Power, echo: Power) -> None:
+        self._noise = np.minimum(self._noise * 1.01, rest + FLOOR)
+        heard = echo * self._leak > self._noise
+        change = np.where(rest > self._leak * echo, self.LEAK_RISES, self.LEAK_FALLS)
+        self._leak = np.clip(np.where(heard, self._leak * change, self._leak), 1e-4, 1.0).astype(np.float32)
 
     def _response(self) -> Spectrum:
         """The gain as a causal filter of 2 × LATENCY + 1 samples."""
@@ -176,3 +200,7 @@ def _spectrum(block: Sound) -> Spectrum:
 
 def _power(spectrum: Spectrum) -> Power:
     return np.square(spectrum.real) + np.square(spectrum.imag)
+
+
+def _by_band(power: Power) -> Power:
+    return np.add.reduceat(power, _BANDS)
