@@ -4,7 +4,8 @@ Pure: 20 ms as captured and 20 ms as played in, 20 ms without the echo out, 5 ms
 
 - `EchoFilter` learns how the room turns what is played into what is captured, and subtracts it: a partitioned-block
   frequency-domain Kalman filter (Enzner & Vary 2006; Kuech, Mabande & Enzner 2014). It knows how unsure it is of each
-  frequency, so a voice in the room does not lead it astray, and no detector of double talk is needed.
+  frequency, so a voice in the room does not lead it astray, and no detector of double talk is needed. It is slow to
+  believe in another room; a second one, coarse and quick, tells it when there is one.
 - `Timing` follows the two devices' clocks: how fast the reference must be read so that the filter may stand still.
 - `Suppressor` turns down what the filter left, by how much it says it may have left: little when somebody speaks.
 """
@@ -20,36 +21,64 @@ from hardware.api import BLOCK_SAMPLES
 Spectrum = NDArray[np.complex64]
 Power = NDArray[np.float32]
 
-PARTITIONS = 20  # of 20 ms each: what echo may take, devices and room together
-FORGETTING = 0.9998  # a block: rooms change slowly
+PARTITIONS = 20  # of 20 ms each: what an echo may take, devices and room together
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
-FLOOR = 1e-6  # of a frequency's power, against division by nothing
-QUIET = 1e-5  # peak of a reference that is silence
+FLOOR = 1e-6  # of a frequency's power: far below any microphone's noise
+QUIET = 3e-5  # peak of a reference that is silence, one step of 16 bits
+
+FORGETTING, QUICK_FORGETTING = 0.9998, 0.97  # a block: rooms change slowly, and sometimes at once
+SPREAD, QUICK_SPREAD = 0.03, 1.0  # of the room's mean power: what may come up where there was nothing, meanwhile
+QUICK_BLOCK = BLOCK_SAMPLES // 6  # samples of 20 ms at 8 kHz: where the voice is, at a sixth of the work
+QUICK_IS_BETTER = 0.5  # of what the slow one leaves
+QUICK_KEPT = 0.9  # of each power, after a block
 
 _SIZE = 2 * BLOCK_SAMPLES
 _BINS = BLOCK_SAMPLES + 1
-_ZEROS: Sound = np.zeros(BLOCK_SAMPLES, np.float32)
+_QUICK_BINS = QUICK_BLOCK + 1
 _OMEGA: Power = (2 * np.pi * np.arange(_BINS) / _SIZE).astype(np.float32)  # radians a sample
-
-
-_BANDS = np.unique(np.round(np.geomspace(1, _BINS, 24)).astype(int) - 1)[:-1]  # first bin of each
-_WIDTHS = np.diff(np.append(_BANDS, _BINS))
-_SPEECH = (_BANDS >= 8) & (_BANDS <= 320)  # 200 Hz to 8 kHz
 
 
 class EchoCanceller:
     """One microphone and what is played beside it. One thread at a time."""
 
     def __init__(self) -> None:
-        self._filter = EchoFilter()
         self.timing = Timing()
+        self._played: Sound = np.zeros(_SIZE, np.float32)
+        self._captured: Sound = np.zeros(_SIZE, np.float32)
+        self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
+        self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
+        self._slow_left = self._quick_left = 0.0
         self._suppressor = Suppressor()
+        self._silent_blocks = PARTITIONS
 
     def process(self, captured: Sound, reference: Sound) -> Sound:
-        filtered = self._filter.process(captured, reference)
+        """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
+        self._played = np.concatenate([self._played[BLOCK_SAMPLES:], reference])
+        self._captured = np.concatenate([self._captured[BLOCK_SAMPLES:], captured])
+        self._silent_blocks = 0 if np.abs(reference).max() > QUIET else self._silent_blocks + 1
+        if self._silent_blocks > PARTITIONS:  # nothing that could echo
+            nothing = np.zeros(BLOCK_SAMPLES, np.float32)
+            return self._suppressor.process(Filtered(captured, nothing, np.zeros(_BINS, np.float32)))
+        played = _forward(self._played)
+        filtered = self._filter.process(captured, played)
+        if self._room_is_new(played, filtered):
+            self._filter.forget(self._quick)
+            filtered = self._filter.again(captured)
         self.timing.learn(filtered, captured)
         return self._suppressor.process(filtered)
+
+    def _room_is_new(self, played: Spectrum, filtered: Filtered) -> bool:
+        scale = np.float32(QUICK_BLOCK / BLOCK_SAMPLES)
+        captured = _back(_forward(self._captured)[:_QUICK_BINS] * scale)[QUICK_BLOCK:]
+        quick = self._quick.process(captured, played[:_QUICK_BINS] * scale)
+        left = float(filtered.rest_power[:_QUICK_BINS].sum()) * float(scale) ** 2
+        self._slow_left = QUICK_KEPT * self._slow_left + (1 - QUICK_KEPT) * left
+        self._quick_left = QUICK_KEPT * self._quick_left + (1 - QUICK_KEPT) * float(quick.rest_power.sum())
+        if self._quick_left > QUICK_IS_BETTER * self._slow_left:
+            return False
+        self._slow_left = self._quick_left = 0.0
+        return True
 
 
 class Filtered:
@@ -57,69 +86,76 @@ class Filtered:
 
     def __init__(self, rest: Sound, echo: Sound, doubt: Power) -> None:
         self.rest, self.echo = rest, echo  # what is left, and what was taken away
-        self.rest_spectrum = _spectrum(rest)
-        self.echo_spectrum = _spectrum(echo)
+        before = np.zeros_like(rest)
+        self.rest_spectrum = _forward(np.concatenate([before, rest]))
+        self.echo_spectrum = _forward(np.concatenate([before, echo]))
         self.rest_power = _power(self.rest_spectrum)
         self.doubt = doubt  # power of the echo that may be left
 
 
 class EchoFilter:
-    def __init__(self) -> None:
-        shape = (PARTITIONS, _BINS)
-        self._recent: Sound = np.zeros(_SIZE, np.float32)
+    def __init__(self, block: int, forgetting: float, spread: float) -> None:
+        shape = (PARTITIONS, block + 1)
+        self._block = block
+        self._kept, self._spread = np.float32(forgetting**2), np.float32(spread)
         self._played: Spectrum = np.zeros(shape, np.complex64)
         self._played_power: Power = np.zeros(shape, np.float32)
         self._room: Spectrum = np.zeros(shape, np.complex64)
         self._doubt: Power = np.zeros(shape, np.float32)
-        self._near: Power = np.full(_BINS, 1e-3, np.float32)
-        self._silent_blocks = PARTITIONS + 1
-        self.forget()
-
-    def forget(self) -> None:
-        """The room is a new one."""
-        self._room[:] = 0
         self._doubt[:] = FIRST_DOUBT * DOUBT_DECAY ** np.arange(PARTITIONS, dtype=np.float32)[:, np.newaxis]
+        self._first_doubt = self._doubt.copy()
+        self._near: Power = np.full(block + 1, 1e-3, np.float32)
 
-    def process(self, captured: Sound, reference: Sound) -> Filtered:
-        self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], reference])
-        played = np.fft.rfft(self._recent)
+    def forget(self, coarse: EchoFilter) -> None:
+        """The room is a new one: all that is known is what `coarse` knows of its lower frequencies."""
+        self._room[:] = 0
+        self._doubt[:] = self._first_doubt
+        self._room[:, : coarse._block + 1] = coarse._room
+        self._doubt[:, : coarse._block + 1] = coarse._doubt
+
+    def process(self, captured: Sound, played: Spectrum) -> Filtered:
+        """`played` is of the last two blocks as one."""
         self._played[1:] = self._played[:-1]
         self._played_power[1:] = self._played_power[:-1]
         self._played[0], self._played_power[0] = played, _power(played)
-        echo = np.fft.irfft((self._played * self._room).sum(axis=0))[BLOCK_SAMPLES:]
-        doubt = (self._played_power * self._doubt).sum(axis=0)
-        filtered = Filtered(captured - echo, echo, doubt / 2)
-        self._learn(filtered, doubt)
+        return self.again(captured)
+
+    def again(self, captured: Sound) -> Filtered:
+        """With what was played as it was given last."""
+        echo = _back((self._played * self._room).sum(axis=0))[self._block :]
+        doubt = (self._played_power * self._doubt).sum(axis=0) / 2  # half of a zero-padded block is nothing
+        filtered = Filtered(captured - echo, echo, doubt)
+        self._learn(filtered)
         return filtered
 
-    def _learn(self, filtered: Filtered, doubt: Power) -> None:
+    def _learn(self, filtered: Filtered) -> None:
         near = np.maximum(filtered.rest_power - filtered.doubt, 0)
         self._near = (self._near + near) / 2
-        gain = self._doubt / (doubt + 2 * np.maximum(self._near, near) + 2 * FLOOR)
-        change = np.fft.irfft(gain * np.conj(self._played) * filtered.rest_spectrum, axis=1)
-        change[:, BLOCK_SAMPLES:] = 0  # each partition is 20 ms long
-        self._room += np.fft.rfft(change, axis=1)
-        self._doubt *= 1 - gain * self._played_power / 2
-        self._doubt *= FORGETTING**2
-        self._doubt += (1 - FORGETTING**2) * _power(self._room)
+        gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
+        change = _back(gain * np.conj(self._played) * filtered.rest_spectrum)
+        change[:, self._block :] = 0  # each partition is one block long
+        self._room += _forward(change)
+        self._doubt *= self._kept * (1 - gain * self._played_power / 2)
+        room = _power(self._room)
+        self._doubt += (1 - self._kept) * (room + self._spread * room.mean(axis=0))
 
 
 class Timing:
     """A delay-locked loop: what the filter left, compared with the slope of what it took away, tells by how much the
     room's sound comes later than the filter thinks."""
 
-    MOST = 300e-6
-    TRUST = 100.0  # of a block whose delay is known to ± 0.1 sample
+    MOST = 300e-6  # crystals differ by less
+    TRUST = 100.0  # is half for a block whose delay is known to ± 0.1 sample
     SHIFT = 0.4  # of the delay found, made good at once
-    FIRST, LAST = 0.1, 0.003  # and by a change of speed: at first, and at the end
-    SETTLE_BLOCKS = 30
+    FIRST_SPEED, LAST_SPEED = 0.1, 0.002  # and of it, a block, by a change of pace: at first, and once that is known
+    SETTLING_BLOCKS = 30
 
     def __init__(self) -> None:
-        self.drift = 0.0  # how much faster the loudspeaker's clock is, as the reference is read
-        self.shift = 0.0  # samples to step on, once
-        self._settled = 0.0
-        self._left = np.full(_BINS, 1e-3, np.float32)
-        self._cancelled = 0.0
+        self.pace = 1.0  # samples of the reference for one of the microphone
+        self.shift = 0.0  # samples of the reference to step on, once
+        self._settled_blocks = 0.0
+        self._left: Power = np.full(_BINS, 1e-3, np.float32)
+        self._cancelled = 0.0  # share of the captured power
 
     def learn(self, filtered: Filtered, captured: Sound) -> None:
         self._left = 0.8 * self._left + 0.2 * filtered.rest_power
@@ -127,75 +163,89 @@ class Timing:
         slope = _OMEGA * filtered.echo_spectrum
         known = float((_power(slope) * weight).sum())
         seen = -float((np.imag(filtered.rest_spectrum * np.conj(slope)) * weight).sum())
-        share = 1 - float(np.dot(filtered.rest, filtered.rest)) / max(1e-9, float(np.dot(captured, captured)))
-        self._cancelled = 0.9 * self._cancelled + 0.1 * max(0.0, share)
+        left = float(np.dot(filtered.rest, filtered.rest)) / max(1e-9, float(np.dot(captured, captured)))
+        self._cancelled = 0.9 * self._cancelled + 0.1 * max(0.0, 1 - left)
         trust = self._cancelled**2 * known / (known + self.TRUST)
-        late = seen / max(known, 1e-3) * trust
-        self._settled += trust
-        speed = max(self.LAST, self.FIRST / (1 + self._settled / self.SETTLE_BLOCKS))
-        self.drift = float(np.clip(self.drift - speed * late / BLOCK_SAMPLES, -self.MOST, self.MOST))
+        late = trust * seen / max(known, 1e-3)
+        self._settled_blocks += trust
+        speed = max(self.LAST_SPEED, self.FIRST_SPEED / (1 + self._settled_blocks / self.SETTLING_BLOCKS))
+        drift = self.pace - 1 - speed * late / BLOCK_SAMPLES
+        self.pace = 1 + min(self.MOST, max(-self.MOST, drift))
         self.shift = -self.SHIFT * late
 
 
+_BANDS = np.unique(np.round(np.geomspace(1, _BINS, 24)).astype(int) - 1)[:-1]  # first bin of each
+_WIDTHS = np.diff(np.append(_BANDS, _BINS))
+_SPEECH = (_BANDS >= 8) & (_BANDS <= 320)  # 200 Hz to 8 kHz
+
+
 class Suppressor:
+    """A Wiener filter of 10 ms against the echo that is left."""
+
     LATENCY = 240  # samples; half the length of its filter
-    FIRST_LEAK = 0.03  # what stays of the power that the filter takes away: a loudspeaker is not quite linear
-    LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: follows the lower fifth, for voices leave gaps
+    FIRST_LEAK = 0.03  # of the power that the filter takes away stays: a loudspeaker is not quite linear
+    LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: it follows the lower fifth, for voices leave gaps
     TAIL = 0.6  # of the echo's power, after 20 ms
     ECHO_DB, VOICE_DB = 4.0, 9.0  # a band's power over what echo and noise explain: nobody speaks, somebody does
-    RELEASE = 0.7  # a block
-    ALONE, BOTH = (20.0, 0.03), (1.0, 0.2)  # so the echo left is taken that many times, and no gain is less
+    ALONE, BOTH = (20.0, 0.03), (1.0, 0.2)  # the echo left is taken for so many times more, and no gain is less
+    RELEASE = 0.7  # of a voice's likelihood, after 20 ms
 
     def __init__(self) -> None:
         self._recent: Sound = np.zeros(_SIZE, np.float32)
-        self._gain: Power = np.ones(_BINS, np.float32)
         self._clean: Power = np.zeros(_BINS, np.float32)
         self._echo: Power = np.zeros(_BINS, np.float32)
         self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
-        self._noise: Power = np.full(len(_BANDS), 1.0, np.float32)
+        self._noise: Power = np.ones(len(_BANDS), np.float32)
         self._voice = 0.0
-        self._old: Spectrum = self._response()
-        ramp = np.ones(BLOCK_SAMPLES, np.float32)
-        ramp[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
-        self._ramp = ramp
+        self._response = self._filter_of(np.ones(_BINS, np.float32))
+        self._fade: Sound = np.ones(BLOCK_SAMPLES, np.float32)
+        self._fade[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
 
     def process(self, filtered: Filtered) -> Sound:
         self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], filtered.rest])
+        response = self._filter_of(self._gain(filtered))
+        before, after = _back(_forward(self._recent) * np.stack([self._response, response]))[:, BLOCK_SAMPLES:]
+        self._response = response
+        return before + (after - before) * self._fade
+
+    def _gain(self, filtered: Filtered) -> Power:
         self._echo = np.maximum(_power(filtered.echo_spectrum), self.TAIL * self._echo)
-        rest, echo = _by_band(filtered.rest_power), _by_band(self._echo)
+        rest, echo, doubt = _by_band(filtered.rest_power), _by_band(self._echo), _by_band(filtered.doubt)
         self._learn(rest, echo)
-        explained = _by_band(filtered.doubt) + self._leak * echo + self._noise
-        above_db = np.clip(10 * np.log10((rest + FLOOR) / explained), 0, 20)[_SPEECH].mean()
-        voice = float(np.clip((above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB), 0, 1))
-        self._voice = max(voice, self.RELEASE * self._voice)
+        self._voice = max(
+            self._voice_likely(rest / (doubt + self._leak * echo + self._noise)), self.RELEASE * self._voice
+        )
         over, least = (alone + (both - alone) * self._voice for alone, both in zip(self.ALONE, self.BOTH, strict=True))
         left = over * (filtered.doubt + np.repeat(self._leak, _WIDTHS) * self._echo) + 1e-9
-        prior = 0.6 * self._clean / left + 0.4 * np.maximum(filtered.rest_power / left - 1, 0)
-        quiet = np.sqrt(np.minimum(1, self._noise / 2 / (rest + 1e-9)))  # the room's own noise stays
-        self._gain = np.maximum(prior / (1 + prior), np.repeat(np.maximum(least, quiet), _WIDTHS))
-        self._clean = self._gain**2 * filtered.rest_power
-        response = self._response()
-        spectrum = np.fft.rfft(self._recent)
-        before, after = np.fft.irfft(spectrum * np.stack([self._old, response]), axis=1)[:, BLOCK_SAMPLES:]
-        self._old = response
-        return before + (after - before) * self._ramp
+        clean = 0.6 * self._clean / left + 0.4 * np.maximum(filtered.rest_power / left - 1, 0)
+        room = np.sqrt(self._noise / 2 / (rest + FLOOR))  # the room's own noise stays: silence would sound like a cut
+        gain: Power = np.maximum(clean / (1 + clean), np.repeat(np.clip(room, least, 1), _WIDTHS)).astype(np.float32)
+        self._clean = gain**2 * filtered.rest_power
+        return gain
+
+    def _voice_likely(self, above: Power) -> float:
+        above_db = float(np.clip(10 * np.log10(above[_SPEECH] + FLOOR), 0, 20).mean())
+        return float(np.clip((above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB), 0, 1))
 
     def _learn(self, rest: Power, echo: Power) -> None:
-        self._noise = np.minimum(self._noise * 1.01, rest + FLOOR)
+        self._noise = np.minimum(self._noise * np.float32(1.01), rest + np.float32(FLOOR))
         heard = echo * self._leak > self._noise
-        change = np.where(rest > self._leak * echo, self.LEAK_RISES, self.LEAK_FALLS)
-        self._leak = np.clip(np.where(heard, self._leak * change, self._leak), 1e-4, 1.0).astype(np.float32)
+        step = np.where(rest > self._leak * echo, self.LEAK_RISES, self.LEAK_FALLS)
+        self._leak = np.clip(np.where(heard, self._leak * step, self._leak), 1e-4, 1).astype(np.float32)
 
-    def _response(self) -> Spectrum:
-        """The gain as a causal filter of 2 × LATENCY + 1 samples."""
-        impulse = np.fft.irfft(self._gain)
+    def _filter_of(self, gain: Power) -> Spectrum:
+        """Causal, of 2 × LATENCY + 1 taps."""
         taps = 2 * self.LATENCY + 1
-        causal = np.roll(impulse, self.LATENCY)[:taps] * np.hanning(taps + 2)[1:-1].astype(np.float32)
-        return np.fft.rfft(causal, _SIZE)
+        impulse = np.roll(np.fft.irfft(gain), self.LATENCY)[:taps] * np.hanning(taps + 2)[1:-1]
+        return np.fft.rfft(impulse, _SIZE).astype(np.complex64)
 
 
-def _spectrum(block: Sound) -> Spectrum:
-    return np.fft.rfft(np.concatenate([_ZEROS, block]))
+def _forward(sound: Sound) -> Spectrum:
+    return np.fft.rfft(sound).astype(np.complex64, copy=False)
+
+
+def _back(spectrum: Spectrum) -> Sound:
+    return np.fft.irfft(spectrum).astype(np.float32, copy=False)
 
 
 def _power(spectrum: Spectrum) -> Power:
@@ -203,4 +253,5 @@ def _power(spectrum: Spectrum) -> Power:
 
 
 def _by_band(power: Power) -> Power:
-    return np.add.reduceat(power, _BANDS)
+    bands: Power = np.add.reduceat(power, _BANDS)
+    return bands

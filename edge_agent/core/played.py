@@ -55,12 +55,11 @@ class PlayedSound:
         return sound
 
 
-def _between(samples: Sound, at: NDArray[np.float64]) -> Sound:
+def _between(samples: Sound, at: NDArray[np.floating]) -> Sound:
     """Cubic interpolation (Lagrange, four points)."""
     whole = at.astype(np.int64)
     part = (at - whole).astype(np.float32)
     before, here, after, beyond = (samples[whole + offset] for offset in (-1, 0, 1, 2))
     less, more, most = part - 1, part + 1, part - 2
-    return (
-        more * most * (less * here - part * after) / 2 + part * less * (more * beyond - most * before) / 6
-    )  # fmt: skip
+    sound = more * most * (less * here - part * after) / 2 + part * less * (more * beyond - most * before) / 6
+    return sound.astype(np.float32, copy=False)
