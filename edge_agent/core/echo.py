@@ -42,8 +42,9 @@ _OMEGA: Power = (2 * np.pi * np.arange(_BINS) / _SIZE).astype(np.float32)  # rad
 class EchoCanceller:
     """One microphone and what is played beside it. One thread at a time."""
 
-    def __init__(self) -> None:
-        self.timing = Timing()
+    def __init__(self, pace: float = 1.0) -> None:
+        """`pace`: the `Timing`'s, where it is known of these two devices."""
+        self.timing = Timing(pace)
         self._played: Sound = np.zeros(_SIZE, np.float32)
         self._captured: Sound = np.zeros(_SIZE, np.float32)
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
@@ -51,6 +52,11 @@ class EchoCanceller:
         self._slow_left = self._quick_left = 0.0
         self._suppressor = Suppressor()
         self._silent_blocks = PARTITIONS
+
+    @property
+    def voice(self) -> float:
+        """How likely it is, 0 to 1, that somebody in the room spoke in the last block."""
+        return self._suppressor.voice
 
     def process(self, captured: Sound, reference: Sound) -> Sound:
         """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
@@ -150,8 +156,8 @@ class Timing:
     FIRST_SPEED, LAST_SPEED = 0.1, 0.002  # and of it, a block, by a change of pace: at first, and once that is known
     SETTLING_BLOCKS = 30
 
-    def __init__(self) -> None:
-        self.pace = 1.0  # samples of the reference for one of the microphone
+    def __init__(self, pace: float) -> None:
+        self.pace = pace  # samples of the reference for one of the microphone
         self.shift = 0.0  # samples of the reference to step on, once
         self._settled_blocks = 0.0
         self._left: Power = np.full(_BINS, 1e-3, np.float32)
@@ -196,7 +202,7 @@ class Suppressor:
         self._echo: Power = np.zeros(_BINS, np.float32)
         self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
         self._noise: Power = np.ones(len(_BANDS), np.float32)
-        self._voice = 0.0
+        self.voice = 0.0  # how likely somebody speaks, 0 to 1
         self._response = self._filter_of(np.ones(_BINS, np.float32))
         self._fade: Sound = np.ones(BLOCK_SAMPLES, np.float32)
         self._fade[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
@@ -206,24 +212,25 @@ class Suppressor:
         response = self._filter_of(self._gain(filtered))
         before, after = _back(_forward(self._recent) * np.stack([self._response, response]))[:, BLOCK_SAMPLES:]
         self._response = response
-        return before + (after - before) * self._fade
+        faded: Sound = before + (after - before) * self._fade
+        return faded
 
     def _gain(self, filtered: Filtered) -> Power:
         self._echo = np.maximum(_power(filtered.echo_spectrum), self.TAIL * self._echo)
         rest, echo, doubt = _by_band(filtered.rest_power), _by_band(self._echo), _by_band(filtered.doubt)
         self._learn(rest, echo)
-        self._voice = max(
-            self._voice_likely(rest / (doubt + self._leak * echo + self._noise)), self.RELEASE * self._voice
+        self.voice = max(
+            self._voice_likely(rest / (doubt + self._leak * echo + self._noise)), self.RELEASE * self.voice
         )
-        over, least = (alone + (both - alone) * self._voice for alone, both in zip(self.ALONE, self.BOTH, strict=True))
+        over, least = (alone + (both - alone) * self.voice for alone, both in zip(self.ALONE, self.BOTH, strict=True))
         left = over * (filtered.doubt + np.repeat(self._leak, _WIDTHS) * self._echo) + 1e-9
         clean = 0.6 * self._clean / left + 0.4 * np.maximum(filtered.rest_power / left - 1, 0)
         room = np.sqrt(self._noise / 2 / (rest + FLOOR))  # the room's own noise stays: silence would sound like a cut
-        gain: Power = np.maximum(clean / (1 + clean), np.repeat(np.clip(room, least, 1), _WIDTHS)).astype(np.float32)
-        self._clean = gain**2 * filtered.rest_power
-        return gain
+        gain = np.maximum(clean / (1 + clean), np.repeat(np.clip(room, least, 1), _WIDTHS)).astype(np.float32)
+        self._clean = np.square(gain) * filtered.rest_power
+        return np.asarray(gain)
 
-    def _voice_likely(self, above: Power) -> float:
+    def _voice_likely(self, above: NDArray[np.floating]) -> float:
         above_db = float(np.clip(10 * np.log10(above[_SPEECH] + FLOOR), 0, 20).mean())
         return float(np.clip((above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB), 0, 1))
 

@@ -25,6 +25,7 @@ class PlayedSound:
         self._samples: Sound = np.zeros(0, np.float32)
         self._position = 0.0  # of the next sample to read, in `_samples`; past its end while a callback is late
         self._running = False
+        self.starts = 0  # how often the two devices' timing has been a new one
 
     def add(self, samples: Sound) -> None:
         """What the loudspeaker has taken, silence included."""
@@ -41,6 +42,7 @@ class PlayedSound:
             if start < 0:
                 return np.zeros(count, np.float32)
             self._position, self._running = float(start), True
+            self.starts += 1
         begin = max(float(_EDGE), self._position + shift)
         self._position = begin + count * speed
         late = self._position + _EDGE - len(self._samples)

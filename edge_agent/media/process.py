@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edge_agent import ipc
 from edge_agent.config import KioskSettings
 from edge_agent.media.capture import Capture
+from edge_agent.media.echo import EchoPath
 from edge_agent.media.pictures import EncodedPicture
 from edge_agent.media.recorder import Recorder
 from edge_agent.media.speaker import Prompt, SpeakerMixer
@@ -87,6 +88,7 @@ class MediaProcess:
         self._preview: Preview | None = None
         self._as_jpeg: FarPictureDecoder | None = None
         wanted = settings.devices
+        echo = EchoPath(settings.sound.echo)
         self._camera: Capture[Picture] = Capture(
             "camera",
             lambda: devices.open_camera(
@@ -97,12 +99,12 @@ class MediaProcess:
         )  # fmt: skip
         self._microphone: Capture[Block] = Capture(
             "microphone",
-            lambda: devices.open_microphone(wanted.microphone),
+            lambda: echo.microphone(devices.open_microphone(wanted.microphone)),
             self._device_changed,
             present=wanted.microphone != "none",
         )
         self._speaker = SpeakerMixer(
-            lambda: devices.open_speaker(wanted.speaker),
+            lambda: echo.speaker(devices.open_speaker(wanted.speaker)),
             self._device_changed,
             present=wanted.speaker != "none",
             stays_open=wanted.speaker.startswith("wav:"),  # a file would begin anew
