@@ -49,7 +49,7 @@ class EchoCanceller:
         self._captured: Sound = np.zeros(_SIZE, np.float32)
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
         self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
-        self._slow_left = self._quick_left = 0.0
+        self._slow_left = self._quick_left = self._low = 0.0
         self._suppressor = Suppressor()
         self._silent_blocks = PARTITIONS
 
@@ -81,7 +81,8 @@ class EchoCanceller:
         left = float(filtered.rest_power[:_QUICK_BINS].sum()) * float(scale) ** 2
         self._slow_left = QUICK_KEPT * self._slow_left + (1 - QUICK_KEPT) * left
         self._quick_left = QUICK_KEPT * self._quick_left + (1 - QUICK_KEPT) * float(quick.rest_power.sum())
-        if self._quick_left > QUICK_IS_BETTER * self._slow_left:
+        self._low = QUICK_KEPT * self._low + (1 - QUICK_KEPT) * QUICK_BLOCK * float(np.dot(captured, captured))
+        if self._quick_left > QUICK_IS_BETTER * min(self._slow_left, self._low):
             return False
         self._slow_left = self._quick_left = 0.0
         return True
@@ -190,6 +191,7 @@ class Suppressor:
 
     LATENCY = 240  # samples; half the length of its filter
     FIRST_LEAK = 0.03  # of the power that the filter takes away stays: a loudspeaker is not quite linear
+    MOST_LEAK = 0.1
     LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: it follows the lower fifth, for voices leave gaps
     TAIL = 0.6  # of the echo's power, after 20 ms
     ECHO_DB, VOICE_DB = 4.0, 9.0  # a band's power over what echo and noise explain: nobody speaks, somebody does
@@ -236,9 +238,9 @@ class Suppressor:
 
     def _learn(self, rest: Power, echo: Power) -> None:
         self._noise = np.minimum(self._noise * np.float32(1.01), rest + np.float32(FLOOR))
-        heard = echo * self._leak > self._noise
+        heard = echo * self.FIRST_LEAK > self._noise
         step = np.where(rest > self._leak * echo, self.LEAK_RISES, self.LEAK_FALLS)
-        self._leak = np.clip(np.where(heard, self._leak * step, self._leak), 1e-4, 1).astype(np.float32)
+        self._leak = np.clip(np.where(heard, self._leak * step, self._leak), 1e-4, self.MOST_LEAK).astype(np.float32)
 
     def _filter_of(self, gain: Power) -> Spectrum:
         """Causal, of 2 × LATENCY + 1 taps."""
