@@ -24,6 +24,7 @@ from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
+from edge_agent.core.split import burst_bps, messages_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -69,7 +70,10 @@ FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
 
+OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
+_USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
+_CONNECTS = (State.CLAIMED, State.LOST)  # media over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
     State.CLAIMED: (Tone(TONE_RINGING),),
@@ -133,6 +137,7 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
+        self._link_bps = settings.link.up_kbps * 1000
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -307,6 +312,11 @@ class Agent:
                     clips += self.drafts.tell(ButtonPressed())
         if self.hub.link is not None:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
+        if status.state is not before.state:
+            self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
+            if self.hub.link is not None:
+                self.hub.link.pace(burst_bps(self._link_bps) if status.state is State.LIVE else None)
+        self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
         self._sound(clips, hush, before.state, felt)
@@ -650,9 +660,13 @@ class Agent:
     # --- the hub
 
     def hub_reached(self) -> None:
-        self.delivery.reached()
         self.tell_call(events.HubReached())
+        self.delivery.reached()
         self.downlink.reached()
+
+    def address_changed(self) -> None:
+        log.info("own address changed")
+        self.tell_call(events.AddressChanged())
 
     def hub_lost(self) -> None:
         self.delivery.lost()
@@ -666,7 +680,10 @@ class Agent:
             case wire.Answer(call, leg, sdp):
                 self.tell_call(events.AnswerCame(call, leg, sdp))
             case wire.NewLegWanted(call, leg):
-                self.tell_call(events.NewLegAsked(call, leg))
+                if self.clock.trusted and self.wall_ms() - message.sent_at_ms > OLD_WISH_MS:
+                    log.info("new leg wanted long ago call=%s leg=%d", call.hex(), leg)
+                else:
+                    self.tell_call(events.NewLegAsked(call, leg))
             case wire.Receipt():
                 self.delivery.receipt(body)
             case wire.Have():

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.core.settings import Secret, SettingsError, load
 
+Kbps = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
 
@@ -74,6 +75,13 @@ class CallSection(_Section, frozen=True):
     max_voice_note_s: Seconds = 120.0
 
 
+class LinkSection(_Section, frozen=True):
+    """What the clinic's link carries, where that is known; 0: the kit's own guess."""
+
+    up_kbps: Kbps = 0
+    down_kbps: Kbps = 0
+
+
 class ScreenSection(_Section, frozen=True):
     host: Literal["127.0.0.1", "::1"] = "127.0.0.1"  # patients' data: never beyond the device
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8480  # 0: any free one
@@ -91,6 +99,7 @@ class KioskSettings(_Section, frozen=True):
     hub: HubSection = HubSection()
     broker: BrokerSection = BrokerSection()
     call: CallSection = CallSection()
+    link: LinkSection = LinkSection()
     screen: ScreenSection = ScreenSection()
     log: LogSection = LogSection()
 

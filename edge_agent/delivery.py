@@ -60,6 +60,17 @@ class Delivery:
     def lost(self) -> None:
         self.outbox.lost()
 
+    def share_link(self, bps: float | None) -> None:
+        """Keep within that rate, as beside a call; None: nothing else uses the link."""
+        self.outbox.set_budget(None if bps is None else bps / 8, time.monotonic())
+        self._pump()
+
+    def hold_files(self, held: bool) -> None:
+        """While a call waits for an answer over the same link."""
+        if held != self.outbox.holds_files:
+            self.outbox.holds_files = held
+            self._pump()
+
     def receipt(self, body: wire.Receipt) -> None:
         self._let_go(self.outbox.receipt(body.ids))
 
@@ -99,7 +110,7 @@ class Delivery:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.outbox.next_deadline()
+        due = self.outbox.next_deadline(time.monotonic())
         if due is not None and self._link is not None:
             self._timer = loop.call_at(max(due, time.monotonic() + 0.05), self._pump)
 

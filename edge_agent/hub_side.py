@@ -24,6 +24,7 @@ from edge_agent.sealing import Sealing
 log = logging.getLogger(__name__)
 
 ASK_TIME_S = 3600.0  # a crystal is wrong by a fifth of a second then
+ASK_TIME_AGAIN_S = 30.0  # while it is not known: an answer was lost, or was longer on its way than it may be
 GOODBYE_S = 1.0
 
 Presence = tuple[Literal["here", "busy", "nobody", "offline"], int, str]
@@ -35,6 +36,9 @@ class HubOwner(Protocol):
         """Also when it, or the broker, has come anew and may have lost what was on its way."""
 
     def hub_lost(self) -> None: ...
+
+    def address_changed(self) -> None:
+        """The hub was reached from another of our addresses than before; after `hub_reached`."""
 
     def hub_told(self, message: wire.Message) -> None: ...
 
@@ -57,6 +61,7 @@ class HubSide:
         self.malformed_messages = 0
         self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
         self._reachable = False
+        self._moved = False  # since the hub was within reach
         self._unknown_kinds: set[tuple[int, int]] = set()
         self._status: wire.Status | None = None  # as it was published last
         self._session = b""
@@ -74,7 +79,7 @@ class HubSide:
             hub = trust.FarKeys(identity.hub_signing_key, identity.hub_seal_key)
             self.sealing = Sealing(identity.kiosk, own, hub, clock, counters)
             self.link = HubLink(settings, identity, clock, self.sealing, self, last_will)
-            self.renewal = Renewal(identity, settings.hub.address, self.link.renewed)
+            self.renewal = Renewal(identity, settings.hub.address, clock, self.link.renewed)
 
     @property
     def reachable(self) -> bool:
@@ -96,7 +101,8 @@ class HubSide:
 
     def watch_clock(self, now: float) -> None:
         """Every few seconds; `now` is monotonic."""
-        if self._reachable and now - self._time_asked_at >= ASK_TIME_S:
+        known = self._clock.dates_ms() is not None
+        if self._reachable and now - self._time_asked_at >= (ASK_TIME_S if known else ASK_TIME_AGAIN_S):
             self._ask_time()
         if self._clock.trusted and self.link is not None:
             self.link.clock_is_trusted()
@@ -131,7 +137,8 @@ class HubSide:
 
     # LinkListener
 
-    def link_up(self) -> None:
+    def link_up(self, moved: bool) -> None:
+        self._moved = self._moved or moved
         self._status, self._session = None, secrets.token_bytes(8)
         self._owner.changed()
 
@@ -192,8 +199,11 @@ class HubSide:
         self._reachable = reachable
         log.info("hub %s", "reached" if reachable else "lost")
         if reachable:
-            self._ask_time()
             self._owner.hub_reached()
+            if self._moved:
+                self._moved = False
+                self._owner.address_changed()
+            self._ask_time()
         else:
             self.presence = OFFLINE
             self._owner.hub_lost()

@@ -14,7 +14,6 @@ often it is interrupted: the same keys may ask again with the same code. Then th
 from __future__ import annotations
 
 import shutil
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,25 +93,9 @@ class Identity:
     def certificate_pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
-    def tls_context(self) -> ssl.SSLContext:
-        """For a client of the hub: this kiosk's certificate, and trust in the hub's CAs alone; see `trust`."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.set_up(context)
-        return context
-
-    def set_up(self, context: ssl.SSLContext) -> None:
-        trust(context, "".join(ca.public_bytes(serialization.Encoding.PEM).decode("ascii") for ca in self.cas))
-        context.load_cert_chain(self.certificate_path, self.key_path)
-
     def renewed(self, reply: IdentityReply) -> Identity:
         """Keeps what the hub answered to a renewal. Raises IdentityDamaged, having changed nothing."""
         return _keep(self.folder, self.hub, reply)
-
-
-def trust(context: ssl.SSLContext, ca_pem: str) -> None:
-    """These CAs alone, which vouch for `HUB_NAME`; to be asked for by that name."""
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=ca_pem)
 
 
 class NewIdentity:

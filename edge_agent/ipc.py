@@ -210,6 +210,13 @@ class CallStats(_Frame, frozen=True):
     packets_lost: int
     pictures_received: int
     pictures_sent: int
+    concealed_ms: int = 0  # of the far sound: made up because nothing came in time
+    stretched_ms: int = 0  # left out or repeated to hold the delay
+    red_recovered: int = 0  # frames
+    fec_recovered: int = 0
+    sound_late: int = 0  # packets that came after their time
+    buffer_ms: float = 0.0  # now: how much later than the fastest packet the sound is played
+    target_ms: float = 0.0  # what the playout aims at
 
 
 ToMedia = (

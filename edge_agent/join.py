@@ -3,8 +3,10 @@ the certificate that comes back; asks for a newer one in time.
 
 Before anything is sent, the hub must show the CA whose fingerprint is in the code; the token then goes over TLS that
 ends at this CA alone, so whoever else answers at the address learns nothing. Only a hub on this very machine may speak
-plain HTTP. A renewal is signed by the kiosk's key rather than asked for over mutual TLS: the hub's web server would
-have to ask every doctor's browser for a certificate, too.
+plain HTTP. A kiosk that joins may be in 1970 or 2050, and nobody has told it the time yet whom it may believe: it
+looks at chain and name alone. A renewal goes by the kiosk's clock, where that is trusted. It is signed by the kiosk's
+key rather than asked for over mutual TLS: the hub's web server would have to ask every doctor's browser for a
+certificate, too.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
+from edge_agent.clock import KioskClock
 from edge_agent.core.csr import sign_renewal
 from edge_agent.core.joining import (
     HUB_NAME,
@@ -36,11 +39,12 @@ from edge_agent.core.joining import (
 from edge_agent.core.settings import SettingsError
 from edge_agent.core.wire import is_kiosk_id
 from edge_agent.discovery import HubAddress, find_hubs
-from edge_agent.identity import Identity, IdentityDamaged, NewIdentity, NotJoined, trust
+from edge_agent.identity import Identity, IdentityDamaged, NewIdentity, NotJoined
+from edge_agent.tls import HubTls, OutOfDate
 
 TIMEOUT_S = 20.0  # a link by satellite takes seconds for a handshake
 MAX_REPLY_BYTES = 64 * 1024
-APPROVAL_PAUSE_S = 3.0
+APPROVAL_PAUSE_S, APPROVAL_LONGEST_PAUSE_S = 3.0, 30.0  # each question is a new connection: 3 kB
 
 _ADVICE = "hub.address in the kiosk's configuration"
 
@@ -101,7 +105,7 @@ def join(
         ) from None
     request = JoinRequest(code.token.hex(), new.request, name, site)
     addresses = [hub] if hub else _found(find)
-    told = False
+    told, pause_s = False, APPROVAL_PAUSE_S
     while True:
         address, origin, reply = _ask(addresses, code, request)
         if isinstance(reply, IdentityReply):
@@ -113,7 +117,8 @@ def join(
             waiting(reply.waiting)
             told = True
         addresses = [address]
-        time.sleep(APPROVAL_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, APPROVAL_LONGEST_PAUSE_S)
 
 
 def _check_not_joined(folder: Path) -> None:
@@ -124,20 +129,23 @@ def _check_not_joined(folder: Path) -> None:
     raise JoinError(f"this kiosk has joined already, as {identity.kiosk}; to join anew add --again")
 
 
-def renew(identity: Identity, address: str = "") -> Identity | Waiting:
+def renew(identity: Identity, address: str = "", clock: KioskClock | None = None) -> Identity | Waiting:
     """Asks the hub for a newer certificate; gives the identity as it is then. `address` is where the hub is now, if it
     has moved. Blocks. Raises JoinError, SettingsError, IdentityDamaged."""
-    origin = identity.hub
-    if address:
-        parse_address(address)
-        origin = f"{urlsplit(origin).scheme}://{address}"
+    origin, clock = origin_to_ask(identity.hub, address), clock or KioskClock(b"")
     signature = sign_renewal(identity.certificate, identity.signing_key).hex()
     body = msgspec.json.encode(RenewRequest(identity.certificate_pem, signature))
     where = urlsplit(origin).netloc
     try:
-        with _client(identity.tls_context()) as http:
+        with _client(HubTls.trusting(identity.cas, clock.dates_ms)) as http:
             response = _post(http, f"{origin}/renew", body)
     except httpx.HTTPError as error:
+        if old := _out_of_date(error):
+            if clock.doubt():  # the system's word alone: whoever spoofs it must not shut this kiosk out
+                return renew(identity, address, clock)
+            raise WrongHub(
+                f"the hub at {where} shows an old certificate: {old}. Start the hub anew: it renews its own"
+            ) from None
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise WrongHub(
                 f"what answers at {where} is not this kiosk's hub (it has another CA); see {_ADVICE}"
@@ -145,6 +153,14 @@ def renew(identity: Identity, address: str = "") -> Identity | Waiting:
         raise NoHub(f"the hub at {where} cannot be asked for a newer certificate ({error})") from None
     reply = _reply(where, response)
     return reply if isinstance(reply, Waiting) else identity.renewed(reply)
+
+
+def origin_to_ask(origin: str, address: str) -> str:
+    """Where the hub is that was at `origin` when this kiosk joined, if it has moved to `address`. In the clear on this
+    machine alone: what comes back says whom to believe. Raises SettingsError."""
+    scheme, netloc = urlsplit(origin)[:2]
+    host = parse_address(address or netloc).host
+    return f"{scheme if is_loopback(host) else 'https'}://{address or netloc}"
 
 
 def _found(find: Callable[[], Sequence[HubAddress]]) -> Sequence[HubAddress]:
@@ -186,15 +202,13 @@ def _ask_one(address: HubAddress, code: JoinCode, request: JoinRequest) -> tuple
             "Check the address (--hub HOST:PORT), or ask for a new code if the hub was set up anew"
         )
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trust(context, ca.public_bytes(Encoding.PEM).decode("ascii"))
-        with _client(context) as http:
+        with _client(HubTls.trusting((ca,), lambda: None)) as http:
             response = _post(http, f"{origin}/join", msgspec.json.encode(request))
     except httpx.HTTPError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise WrongHub(
                 f"the hub at {address} shows the right CA but has no certificate of it ({error}); the token was not "
-                "sent. If this kiosk's clock is wrong, set it"
+                "sent. Somebody may stand between: use another network, or tell whoever looks after the hub"
             ) from None
         raise NoHub(f"the hub at {address} broke off ({error}); try again") from None
     return origin, _reply(str(address), response)
@@ -235,6 +249,13 @@ def _reply(address: str, response: httpx.Response) -> IdentityReply | Waiting:
 
 def _post(http: httpx.Client, url: str, body: bytes) -> httpx.Response:
     return http.post(url, content=body, extensions={"sni_hostname": HUB_NAME})
+
+
+def _out_of_date(error: BaseException | None) -> OutOfDate | None:
+    """What httpx and httpcore have wrapped."""
+    while error is not None and not isinstance(error, OutOfDate):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _client(context: ssl.SSLContext) -> httpx.Client:

@@ -14,6 +14,7 @@ import math
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,9 +24,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent.addresses import AddressWatch, source_address
 from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
+from edge_agent.core.split import segment_bytes
+from edge_agent.dial import Dialler, pace
 from edge_agent.identity import Identity
 from edge_agent.sealing import Sealing
 from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
@@ -33,10 +37,13 @@ from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+URGENT_CONNECT_TIMEOUT_S = 6.0  # TCP, then TLS; both are over in three seconds of a link of 1.3 s
 SESSION_EXPIRY_S = 7 * 24 * 3600
 FIRST_PAUSES_S = (0.3, 0.5, 1.0, 1.5, 2.0)  # a call in progress waits for this
 MAX_PAUSE_S = 60.0
-URGENT_PAUSE_S = 2.0  # while a call cannot go on without us
+URGENT_PAUSE_S = 0.5  # while a call cannot go on without us
+URGENT_DEAD_S = 6.0  # then: something is unacknowledged and nothing was heard for so long
+MOVED_HURRY_S = 10.0  # after a change of addresses or routes
 DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
@@ -48,6 +55,8 @@ MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 SUSPICIOUS_LIVES = 4
 _TAKEN_OVER, _CLOSED = 0x8E, 0x80
 _BY_DATES = -1  # ended by us, to connect again with certificates judged by their dates
+_MOVED = -2  # ended by us: packets to the broker leave from another address now
+_SILENT = -3  # ended by us: a call waits, and this connection seems dead
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
@@ -60,7 +69,8 @@ class PublishRefused(Exception):
 
 
 class LinkListener(Protocol):
-    def link_up(self) -> None: ...
+    def link_up(self, moved: bool) -> None:
+        """`moved`: from another of our addresses than last time."""
 
     def link_down(self) -> None: ...
 
@@ -102,6 +112,13 @@ class HubLink:
         self._urgent = asyncio.Event()
         self._came_up_at = 0.0
         self._short_lives = 0  # connections that the broker closed soon, without one failing in between
+        link = settings.link
+        self._dialler = Dialler(self._hurried, segment_bytes(1000 * min(link.up_kbps, link.down_kbps)))
+        self._pace_bps: float | None = None
+        self._heard_at = 0.0
+        self._own_address = ""  # of the last connection
+        self._network_changed_at = -math.inf
+        self._connecting: _Client | None = None  # also while `_client` is not yet, or no more
 
     @property
     def up(self) -> bool:
@@ -120,6 +137,7 @@ class HubLink:
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         failures = 0
+        watch = AddressWatch(self._network_changed)
         try:
             while True:
                 began = self._loop.time()
@@ -127,6 +145,7 @@ class HubLink:
                 failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
                 await self._wait(pause)
         finally:
+            watch.close()
             await self._close()
 
     def hurry(self, urgent: bool) -> None:
@@ -136,6 +155,31 @@ class HubLink:
             self._urgent.set()
         else:
             self._urgent.clear()
+
+    def pace(self, bps: float | None) -> None:
+        """No bursts over that, as beside a call; None: as fast as TCP goes."""
+        self._pace_bps = bps
+        if self._client is not None:
+            self._pace_socket(self._client)
+
+    def _pace_socket(self, client: paho.Client) -> None:
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            pace(sock, self._pace_bps)
+
+    def _hurried(self) -> bool:
+        """From any thread."""
+        return self._call_waits or time.monotonic() - self._network_changed_at < MOVED_HURRY_S
+
+    def _network_changed(self) -> None:
+        self._network_changed_at = time.monotonic()
+        self._urgent.set()
+        if self._connecting is None or not self._connecting.has_lost_its_address():
+            return
+        if self._up and self._client is not None:
+            self._end(self._client, _MOVED)
+        else:
+            self._connecting.abort()
 
     def clock_is_trusted(self) -> None:
         """Where the certificates of this connection were taken without their dates, it is made again."""
@@ -153,8 +197,18 @@ class HubLink:
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise NotConnected(paho.error_string(sent.rc))
         # The acknowledgement is handed over by `call_soon_threadsafe`, so it cannot be here before this line.
-        acknowledged = self._unacknowledged[sent.mid] = asyncio.get_running_loop().create_future()
-        await acknowledged
+        loop = asyncio.get_running_loop()
+        acknowledged = self._unacknowledged[sent.mid] = loop.create_future()
+        doubt = loop.call_later(URGENT_DEAD_S, self._doubt, client, loop.time())
+        try:
+            await acknowledged
+        finally:
+            doubt.cancel()
+
+    def _doubt(self, client: paho.Client, sent_at: float) -> None:
+        """TCP after an outage may stay silent for as long again: a call that waits is better off with a new one."""
+        if self._call_waits and self._heard_at < sent_at:
+            self._end(client, _SILENT)
 
     # one connection
 
@@ -184,6 +238,10 @@ class HubLink:
                 " new one, join it",
             )
             return _jitter(REFUSED_PAUSE_S)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:  # the connection ended in the middle of it
+            self._short_lives = 0
+            self._lost(f"{self._host}:{self._port}: {error.reason or error}")
+            return _pause(failures)
         except ssl.SSLError as error:
             self._refused("certificate_wrong", f"no TLS with {self._host}: {error.reason or error}")
             return _jitter(REFUSED_PAUSE_S)
@@ -214,6 +272,9 @@ class HubLink:
         if code == _BY_DATES:
             log.info("broker connected anew, now by its certificate's dates")
             return 0.0
+        if code == _MOVED:
+            log.info("broker connected anew, from another address")
+            return 0.0
         if code in (_TAKEN_OVER, _CLOSED) and self._lived_s() < STEADY_S:
             self._short_lives += 1
             if self._short_lives >= SUSPICIOUS_LIVES or code == _TAKEN_OVER:
@@ -232,10 +293,15 @@ class HubLink:
 
     def _connect(self, will_topic: str, will_payload: bytes) -> paho.Client:
         """In a thread: resolves, connects, and starts paho's own."""
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self.kiosk, protocol=paho.MQTTv5, reconnect_on_failure=False
+        client = _Client(
+            self._dialler,
+            CallbackAPIVersion.VERSION2,
+            client_id=self.kiosk,
+            protocol=paho.MQTTv5,
+            reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        self._connecting = client
+        client.connect_timeout = URGENT_CONNECT_TIMEOUT_S if self._hurried() else CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
         client.tls_set_context(self._tls)
         client.will_set(will_topic, will_payload, qos=1, retain=True)
@@ -251,11 +317,16 @@ class HubLink:
         client.connect(
             self._host, self._port, keepalive=self._settings.keepalive_s, clean_start=False, properties=properties
         )
+        # Behind CONNECT without waiting for its answer (MQTT 5, 3.1.4): on a long link a second that a call waits for.
+        client.subscribe([(f"{wire.TOPIC_ROOT}/{self.kiosk}/d/#", 1), (f"{wire.TOPIC_ROOT}/{wire.ALL_KIOSKS}/d/#", 1)])
         client.loop_start()
         return client
 
     async def _close(self) -> None:
         client, self._client = self._client, None
+        if self._connecting is not None:
+            self._connecting.let_go()
+            self._connecting = None
         if client is not None:
             assert self._loop is not None  # noqa: S101
             client.disconnect()
@@ -266,10 +337,6 @@ class HubLink:
     def _on_connect(self, client: paho.Client, _: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if code.is_failure:
             self._call(self._end, client, code.value)
-        else:
-            client.subscribe(
-                [(f"{wire.TOPIC_ROOT}/{self.kiosk}/d/#", 1), (f"{wire.TOPIC_ROOT}/{wire.ALL_KIOSKS}/d/#", 1)]
-            )
 
     def _on_subscribe(self, client: paho.Client, _: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
         failed = next((code.value for code in codes if code.is_failure), None)
@@ -312,8 +379,12 @@ class HubLink:
         if self._trouble != "identity_in_use":
             self._set_trouble("")
         log.info("broker connected host=%s port=%d kiosk=%s", self._host, self._port, self.kiosk)
+        sock = client.socket()
+        own_address = sock.getsockname()[0] if sock is not None else self._own_address
+        moved, self._own_address = self._own_address not in ("", own_address), own_address
         self._loop.call_later(STEADY_S, self._steady, client)
-        self._listener.link_up()
+        self._pace_socket(client)
+        self._listener.link_up(moved)
 
     def _steady(self, client: paho.Client) -> None:
         if client is self._client:
@@ -321,10 +392,16 @@ class HubLink:
             self._set_trouble("")
 
     def _took(self, client: paho.Client, topic: str, payload: bytes) -> None:
+        self._heard()
         if client is self._client or self._client is None:
             self._listener.link_message(topic, payload)
 
+    def _heard(self) -> None:
+        assert self._loop is not None  # noqa: S101 -- set by run
+        self._heard_at = self._loop.time()
+
     def _acknowledge(self, client: paho.Client, mid: int, code: ReasonCode) -> None:
+        self._heard()
         waiting = self._unacknowledged.pop(mid, None) if client is self._client else None
         if waiting is None or waiting.done():
             return
@@ -363,6 +440,42 @@ class HubLink:
             self._listener.link_trouble(code)
 
 
+class _Client(paho.Client):
+    """Connects by a `Dialler`. paho has no other place to put one in."""
+
+    def __init__(self, dialler: Dialler, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._dialler = dialler
+
+        self._twin: socket.socket | None = None  # of the one that TLS has taken over
+
+    def _create_socket_connection(self) -> socket.socket:
+        sock = self._dialler.dial(self.host, self.port, self.connect_timeout)
+        self._twin = sock.dup()
+        return sock
+
+    def has_lost_its_address(self) -> bool:
+        """Packets to the far end leave from another address than this connection's."""
+        if self._twin is None:
+            return False
+        try:
+            leaves_from = source_address(self._twin.getpeername()[:2])
+            return leaves_from not in ("", self._twin.getsockname()[0])
+        except OSError:
+            return False  # not connected any more
+
+    def abort(self) -> None:
+        """Whatever it waits for fails at once."""
+        if self._twin is not None:
+            with contextlib.suppress(OSError):
+                self._twin.shutdown(socket.SHUT_RDWR)
+
+    def let_go(self) -> None:
+        if self._twin is not None:
+            self._twin.close()
+            self._twin = None
+
+
 def _tune(client: paho.Client, _: Any, sock: Any) -> None:
     if isinstance(sock, socket.socket):
         # Signalling is small packets: Nagle would hold them back for a round trip.
@@ -383,6 +496,8 @@ def _jitter(seconds: float) -> float:
 def _reason(code: int) -> str:
     if code == _CLOSED:
         return "the connection was closed"
+    if code == _SILENT:
+        return f"nothing heard for {URGENT_DEAD_S:.0f} s while a call waits"
     for packet in (PacketTypes.CONNACK, PacketTypes.DISCONNECT, PacketTypes.SUBACK):
         try:
             return str(ReasonCode(packet, identifier=code))

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from edge_agent.clock import KioskClock
 from edge_agent.core.joining import Waiting
 from edge_agent.core.settings import SettingsError
 from edge_agent.identity import Identity, IdentityDamaged
@@ -29,8 +30,11 @@ REFUSED_S = 6 * 3600.0  # the hub has looked at it and said no
 class Renewal:
     """`renewed` gets the identity when it has changed."""
 
-    def __init__(self, identity: Identity, address: str, renewed: Callable[[Identity], None]) -> None:
+    def __init__(
+        self, identity: Identity, address: str, clock: KioskClock, renewed: Callable[[Identity], None]
+    ) -> None:
         self._identity, self._address, self._renewed = identity, address, renewed
+        self._clock = clock
         self._asked = asyncio.Event()
         self._said = ""
 
@@ -54,7 +58,7 @@ class Renewal:
     async def _ask(self) -> float:
         """Seconds until it should be asked again."""
         try:
-            answer = await asyncio.to_thread(renew, self._identity, self._address)
+            answer = await asyncio.to_thread(renew, self._identity, self._address, self._clock)
         except Refused as error:
             self._say(logging.ERROR, f"certificate not renewed reason={error}")
             return REFUSED_S

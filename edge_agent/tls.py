@@ -1,4 +1,5 @@
-"""The kiosk's side of TLS to the broker: cheap to set up again, and able to say why the other end refused.
+"""The kiosk's side of TLS to hub and broker: by a clock that may be wrong; and to the broker cheap to set up again, and
+able to say why the other end refused.
 
 A session is resumed where the broker still knows it, for a fraction of a full handshake's bytes. In TLS 1.3 the server
 sends what that takes after the handshake, hence `keep_session`; and a refusal of the client's certificate comes then
@@ -15,9 +16,10 @@ import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge_agent.core.joining import HUB_NAME
 from edge_agent.identity import Identity
@@ -49,7 +51,7 @@ class OutOfDate(ConnectionError):
 class _Socket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)
-        context = cast(BrokerTls, self.context)
+        context = cast(HubTls, self.context)
         context.check_dates(self.getpeercert(binary_form=True) or b"")
         if not context.careful:
             return
@@ -73,29 +75,26 @@ def _system_ms() -> int | None:
     return time.time_ns() // 1_000_000
 
 
-class BrokerTls(ssl.SSLContext):
-    """Made by `of`. One for as long as the identity is the same: a session belongs to its context."""
+class HubTls(ssl.SSLContext):
+    """Trusts CAs of a hub, which vouch for `HUB_NAME`, and nobody else. Made by `trusting`."""
 
     sslsocket_class = _Socket
     careful = False  # wait a round trip for what the broker says of our certificate; after an attempt that failed
-    _session: ssl.SSLSession | None = None
     _cas: tuple[x509.Certificate, ...] = ()
     _dates_ms: Callable[[], int | None]
 
     @classmethod
-    def of(cls, identity: Identity, dates_ms: Callable[[], int | None] = _system_ms) -> BrokerTls:
+    def trusting(cls, cas: tuple[x509.Certificate, ...], dates_ms: Callable[[], int | None]) -> Self:
         """`dates_ms` gives the time by which certificates are judged, None for not by time."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_flags |= _NO_CHECK_TIME
-        context._cas, context._dates_ms = identity.cas, dates_ms
-        identity.set_up(context)
-        context.set_ecdh_curve(_CURVE)
-        context.options &= ~_PADDING
+        context._cas, context._dates_ms = cas, dates_ms
+        context.load_verify_locations(cadata="".join(ca.public_bytes(Encoding.PEM).decode("ascii") for ca in cas))
         return context
 
     def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
-        session, self._session = self._session, None  # a ticket is good once
-        return super().wrap_socket(*arguments, **(named | {"session": session, "server_hostname": HUB_NAME}))
+        return super().wrap_socket(*arguments, **(named | {"server_hostname": HUB_NAME}))
 
     def check_dates(self, certificate_der: bytes) -> None:
         """Of the certificate that was verified, and of the CA that vouches for it. Raises OutOfDate."""
@@ -109,6 +108,25 @@ class BrokerTls(ssl.SSLContext):
                 raise OutOfDate(f"the certificate is not valid before {each.not_valid_before_utc:%Y-%m-%d}")
             if now > each.not_valid_after_utc:
                 raise OutOfDate(f"the certificate was valid until {each.not_valid_after_utc:%Y-%m-%d}")
+
+
+class BrokerTls(HubTls):
+    """With this kiosk's certificate. Made by `of`; one for as long as the identity is the same: a session belongs to
+    its context."""
+
+    _session: ssl.SSLSession | None = None
+
+    @classmethod
+    def of(cls, identity: Identity, dates_ms: Callable[[], int | None] = _system_ms) -> BrokerTls:
+        context = cls.trusting(identity.cas, dates_ms)
+        context.load_cert_chain(identity.certificate_path, identity.key_path)
+        context.set_ecdh_curve(_CURVE)
+        context.options &= ~_PADDING
+        return context
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        session, self._session = self._session, None  # a ticket is good once
+        return super().wrap_socket(*arguments, **(named | {"session": session}))
 
     def keep_session(self, sock: Any) -> None:
         """To be resumed by the next connection. Once something was read, see above."""

@@ -93,7 +93,8 @@ class Calls:
         self.tell_kiosk(session, out, call, now_ms)
 
     def offered(self, session: Session, out: Outgoing, kiosk: str, body: wire.Offer, now_ms: int) -> None:
-        """Kept until the browser answers; an answer that was lost on the way is sent again, not asked for again."""
+        """Kept until the browser answers; an answer that was lost on the way is sent again, not asked for again. The
+        same leg's with more candidates is a new one here: the browser adds them, and says its answer again."""
         call = self._of_kiosk(session, kiosk, body.call.hex())
         if call is None:
             return
@@ -212,7 +213,8 @@ class Calls:
         call = self._of_doctor(session, doctor, call_id)
         if call.phase not in HELD:
             raise RequestRefused("gone", "This call is over.")
-        if leg == call.offer_leg and not call.answer_leg:  # an older leg's answer is of no use; not an error
+        # An older leg's answer is of no use, and no error; the same leg's again has more candidates.
+        if leg == call.offer_leg and (not call.answer_leg or sdp != call.answer_sdp):
             call.answer_leg, call.answer_sdp, call.console_id = leg, sdp, console
             out.to_kiosk(call.kiosk_id, self._message(call, wire.Answer(bytes.fromhex(call.id), leg, sdp), now_ms))
         return call

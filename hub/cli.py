@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,10 +19,11 @@ from sqlalchemy.orm import Session
 
 from edge_agent.core.joining import join_link
 from hub import accounts, app, audit, enrol
+from hub.authority import Ca
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.enrol import Enrolment
-from hub.invitation_sheet import write_sheet
+from hub.invitation_sheet import make_sheet
 from hub.keys import AuthorityError
 from hub.records import Approval, AuditEntry, Doctor, Kiosk
 from hub.roles import Role
@@ -64,8 +66,10 @@ def add_arguments(
     action("list", _kiosks_list, "List them, and what they wait for.", what_kiosks)
     approve = action("approve", _kiosks_approve, "Let a kiosk renew an expired certificate, or new hardware take over.",
                      what_kiosks)  # fmt: skip
-    approve.add_argument("kiosk")
-    approve.add_argument("--key", default="", help="of several devices that ask for one id, the one with this key")
+    refuse = action("refuse", _kiosks_refuse, "Tell a kiosk that waits for an approval that it gets none.", what_kiosks)
+    for asked in (approve, refuse):
+        asked.add_argument("kiosk")
+        asked.add_argument("--key", default="", help="of several devices that ask for one id, the one with this key")
     action("revoke", _kiosks_revoke, "Cut a kiosk off within a minute, and keep it out.", what_kiosks).add_argument(
         "kiosk"
     )
@@ -129,18 +133,27 @@ def _new_invitations(arguments: argparse.Namespace, settings: HubSettings) -> No
         codes = [enrolment.invite(site, kiosk, by=audit.command()) for _ in range(arguments.count)]
     finally:
         database.close()
-    host = _host_for_kiosks(settings)
-    links = [join_link(host, settings.listen.port, code) for code in codes]
+    host, port = settings.invites_to
+    links = [join_link(host, port, code) for code in codes]
     if arguments.pdf:
-        write_sheet(arguments.pdf, arguments.site or arguments.for_kiosk, list(zip(codes, links, strict=True)))
+        sheet = make_sheet(arguments.site or arguments.for_kiosk, list(zip(codes, links, strict=True)))
+        _write_private(arguments.pdf, sheet)
         print(f"{len(codes)} codes are in {arguments.pdf}. Keep it like a key: each lets one kiosk in.")
         return
     for code, link in zip(codes, links, strict=True):
         print(code)
         if not arguments.no_qr:
             segno.make(link, error="m").terminal(compact=True)
-    where = f" --hub {host}:{settings.listen.port}" if host else ""
+    where = f" --hub {host}:{port}" if host else ""
     print(f"On the kiosk: teleconsult join CODE{where}", file=sys.stderr)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """For its owner alone, also where it was there before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(data)
 
 
 def _invitations(settings: HubSettings) -> None:
@@ -158,35 +171,38 @@ def _invitations(settings: HubSettings) -> None:
         print(f"{each.token_hash[: enrol.SHOWN_CHARACTERS]}  {state:32}  {each.site}{for_kiosk}")
 
 
-def _host_for_kiosks(settings: HubSettings) -> str:
-    """Empty where it listens on every address and has no name: then a kiosk finds it on its network."""
-    names = settings.listen.names
-    return names[0] if names else settings.listen.host if settings.listen.host not in ("0.0.0.0", "::") else ""  # noqa: S104
-
-
 def _kiosks_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
-    def read(session: Session) -> list[tuple[Kiosk, str]]:
-        waiting = {each.kiosk_id: each for each in enrol.approvals(session)}
-        kiosks = session.scalars(select(Kiosk).order_by(Kiosk.id))
-        return [(kiosk, _state(session, kiosk, waiting.get(kiosk.id))) for kiosk in kiosks]
+    def read(session: Session) -> list[tuple[Kiosk, str, list[Approval]]]:
+        asking = enrol.approvals(session)
+        return [
+            (kiosk, _state(session, kiosk), [each for each in asking if each.kiosk_id == kiosk.id])
+            for kiosk in session.scalars(select(Kiosk).order_by(Kiosk.id))
+        ]
 
-    for kiosk, state in _do(settings, read):
+    for kiosk, state, asking in _do(settings, read):
         print(f"{kiosk.id:32}  {'online ' if kiosk.online else 'offline'}  {state:40}  {kiosk.site}")
+        for each in asking:
+            what = "was refused" if each.refused_at else "waits for approval"
+            print(f"    {what} ({each.why}, key {each.key_hash[: enrol.SHOWN_CHARACTERS]})")
 
 
-def _state(session: Session, kiosk: Kiosk, waiting: Approval | None) -> str:
-    if waiting is not None:
-        return f"waits for approval ({waiting.why}, key {waiting.key_hash[: enrol.SHOWN_CHARACTERS]})"
+def _state(session: Session, kiosk: Kiosk) -> str:
     certificate = enrol.newest_certificate(session, kiosk.id, enrol.key_hash(kiosk.sign_key))
     if certificate is None or certificate.revoked_at:
         return "revoked"
-    return f"certificate until {enrol.when(certificate.expires_at)}"
+    until = "ran out on" if certificate.expires_at <= app.now_ms() else "certificate until"
+    return f"{until} {enrol.when(certificate.expires_at)}"
 
 
 def _kiosks_approve(arguments: argparse.Namespace, settings: HubSettings) -> None:
     given = _do(settings, enrol.approve, arguments.kiosk, app.now_ms(), audit.command(), arguments.key)
     what = "renews its certificate" if given.why == enrol.EXPIRED else "goes over to the new hardware"
     print(f"{arguments.kiosk} {what} when it asks the next time, within a few minutes.")
+
+
+def _kiosks_refuse(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    _do(settings, enrol.refuse, arguments.kiosk, app.now_ms(), audit.command(), arguments.key)
+    print(f"{arguments.kiosk} is told so when it asks the next time. `hub kiosks approve` still lets it in.")
 
 
 def _kiosks_revoke(arguments: argparse.Namespace, settings: HubSettings) -> None:
@@ -212,8 +228,12 @@ def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:
 def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
     authority = app.open_authority(settings)
     if not arguments.finish:
-        ca = authority.rotate()
-        _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotated", f"ca:{ca.number}")
+
+        def rotate(session: Session) -> Ca:
+            audit.append(session, app.now_ms(), audit.command(), "ca_rotated", f"ca:{authority.cas[-1].number + 1}")
+            return authority.rotate()  # what cannot be audited is not done
+
+        ca = _do(settings, rotate)
         print(
             f"CA {ca.number} signs kiosks from now on. Each gets to know it within a week, when it next asks the hub."
         )
@@ -225,8 +245,13 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
             f"{len(behind)} kiosks do not know the new CA yet ({', '.join(behind[:10])}) and would have to join anew; "
             "wait until they have been online, or add --force"
         )
-    ca = authority.finish_rotation(app.names_of(settings))
-    _do(settings, audit.append, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{ca.number}")
+
+    def finish(session: Session) -> Ca:
+        number = authority.cas[-1].number
+        audit.append(session, app.now_ms(), audit.command(), "ca_rotation_finished", f"ca:{number}")
+        return authority.finish_rotation(app.names_of(settings))
+
+    ca = _do(settings, finish)
     print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 

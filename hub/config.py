@@ -7,6 +7,7 @@ beyond loopback the hub serves HTTPS, with the certificate named here or one of 
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -18,6 +19,11 @@ from edge_agent.core.settings import Secret, SettingsError, load
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**32)]
+
+
+_PLACE = r"[A-Za-z0-9.-]+(:\d{1,5})?"
+_STUN_URL = re.compile("stun:" + _PLACE)
+_TURN_URL = re.compile(r"(turn:{0}(\?transport=(udp|tcp))?|turns:{0}(\?transport=tcp)?)".replace("{0}", _PLACE))
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,7 +88,8 @@ class RingSection(_Section, frozen=True):
 
 
 class IceSection(_Section, frozen=True):
-    """None are needed on a LAN. TURN credentials are made for each call and expire (draft-uberti-behave-turn-rest)."""
+    """None are needed on a LAN. TURN credentials are made for each call and expire (draft-uberti-behave-turn-rest).
+    UDP is tried first, then TCP, then TLS, which wants a certificate that browsers and kiosks trust."""
 
     stun_urls: tuple[str, ...] = ()
     turn_urls: tuple[str, ...] = ()
@@ -136,6 +143,13 @@ class HubSettings(_Section, frozen=True):
         return self.serves_https and not self.listen.tls_cert
 
     @property
+    def invites_to(self) -> tuple[str, int]:
+        """`(host, port)` that an invitation names. No host where it listens on every address and has no name: then a
+        kiosk finds it on its network."""
+        names, host = self.listen.names, self.listen.host
+        return names[0] if names else host if host not in ("0.0.0.0", "::") else "", self.listen.port  # noqa: S104
+
+    @property
     def kiosk_broker(self) -> tuple[str, int]:
         """`(host, port)` that a joining kiosk is told."""
         names = self.listen.names
@@ -179,5 +193,13 @@ def _check(settings: HubSettings, source: str) -> None:
             f"{source}: broker.host: {settings.broker.host!r} is beyond this machine, where only TLS is spoken; "
             "give broker.ca_file"
         )
+    for key, urls, pattern, wanted in (
+        ("stun_urls", settings.ice.stun_urls, _STUN_URL, '"stun:turn.example.org:3478"'),
+        ("turn_urls", settings.ice.turn_urls, _TURN_URL,
+         '"turn:turn.example.org:3478?transport=udp", or with tcp, or "turns:turn.example.org:443?transport=tcp"'),
+    ):  # fmt: skip
+        for url in urls:
+            if pattern.fullmatch(url) is None:
+                raise SettingsError(f"{source}: ice.{key}: found {url!r}; expected {wanted}")
     if settings.ice.turn_urls and not settings.ice.turn_secret:
         raise SettingsError(f"{source}: ice.turn_urls: TURN needs ice.turn_secret, the TURN server's shared secret")

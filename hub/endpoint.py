@@ -21,6 +21,7 @@ NUMBER = r"\d{1,15}"  # of a row, or of milliseconds: fits every database's inte
 KIOSK_ID = r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]"
 HEX_32_BYTES = r"[0-9a-f]{64}"
 HEX_16_BYTES = r"[0-9a-f]{32}"
+HEX_4_BYTES = r"[0-9a-f]{8}"
 
 Needs = Permission | Literal["nothing", "account"]
 Handler = Callable[[Request], Awaitable[Response]]

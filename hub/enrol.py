@@ -6,7 +6,7 @@ so a wrong address learns nothing. The hub knows a token by its hash, takes it o
 used it may ask again, for its answer may have been lost.
 
 Functions with a `session` run in the database's thread, see `hub.database`; each leaves nothing behind where it
-refuses. The broker is told of revocations by `hub.revocation`.
+refuses. The broker is told of revocations by `hub.certificates`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
@@ -39,7 +39,7 @@ from hub import audit
 from hub.authority import KIOSK_DAYS, Authority
 from hub.config import HubSettings
 from hub.database import Database
-from hub.records import Approval, Certificate, Invitation, Kiosk
+from hub.records import Approval, Certificate, Heard, Invitation, Kiosk
 
 VALID_MS = 14 * 86_400_000
 SHOWN_CHARACTERS = 8  # of a token's hash: an invitation's number, in lists and to withdraw it
@@ -72,7 +72,7 @@ class Enrolment:
 
     def invite(self, site: str, for_kiosk: str = "", *, by: str) -> str:
         """A new code for a kiosk at this site, or for new hardware of a kiosk that is known. `by` as in `hub.audit`.
-        Raises NoSuchKiosk."""
+        Raises NoSuchKiosk, JoinRefused."""
         token = secrets.token_bytes(TOKEN_BYTES)
         self._database.do(keep_invitation, token_hash(token), site, self._now_ms(), for_kiosk, by)
         return encode_code(JoinCode(self._authority.fingerprint[:FINGERPRINT_BYTES], token))
@@ -116,7 +116,9 @@ class Enrolment:
             invitation.key_hash = key
             if not approved(session, key, kiosk.id, REPLACED, now_ms):
                 return _waiting(kiosk.id, key)
-            revoke_certificates(session, kiosk.id, now_ms)
+            revoke(session, kiosk.id, now_ms, f"kiosk:{kiosk.id}")
+            # Its messages count from where its own clock stands, and no old one is of its key.
+            session.execute(delete(Heard).where(Heard.kiosk_id == kiosk.id))
         else:
             kiosk = new_kiosk(session, wish, invitation.site, now_ms)
         kiosk.sign_key, kiosk.seal_key = keys.signing_der, keys.sealing_raw
@@ -199,8 +201,10 @@ def shown(token: str) -> str:
 
 
 def keep_invitation(session: Session, token: str, site: str, now_ms: int, for_kiosk: str, by: str) -> None:
-    if for_kiosk:
-        site = known_kiosk(session, for_kiosk).site
+    """Raises NoSuchKiosk, JoinRefused."""
+    site = known_kiosk(session, for_kiosk).site if for_kiosk else site.strip()
+    if not for_kiosk and (not site or not site.isprintable()):
+        raise JoinRefused("Write the clinic's name as doctors shall see it.")
     audit.append(session, now_ms, by, "invited", shown(token), f"kiosk:{for_kiosk}" if for_kiosk else "")
     session.add(
         Invitation(
@@ -229,6 +233,7 @@ def withdraw(session: Session, number: str, now_ms: int, by: str) -> Invitation:
             f"`teleconsult hub kiosks revoke {found[0].kiosk_id}`"
         )
     found[0].withdrawn_at = now_ms
+    session.execute(delete(Approval).where(Approval.key_hash == found[0].key_hash, Approval.why == REPLACED))
     audit.append(session, now_ms, by, "invitation_withdrawn", shown(found[0].token_hash))
     return found[0]
 
@@ -269,7 +274,7 @@ def new_kiosk(session: Session, wish: str, site: str, now_ms: int) -> Kiosk:
 def known_kiosk(session: Session, kiosk: str) -> Kiosk:
     found = session.get(Kiosk, kiosk)
     if found is None:
-        raise NoSuchKiosk(f"there is no kiosk {kiosk!r}; `teleconsult hub kiosks` shows all")
+        raise NoSuchKiosk(f"there is no kiosk {kiosk!r}; `teleconsult hub kiosks list` shows all")
     return found
 
 
@@ -317,7 +322,7 @@ def revoke(session: Session, kiosk: str, now_ms: int, by: str) -> int:
 def revoke_certificates(session: Session, kiosk: str, now_ms: int) -> int:
     found = session.scalars(select(Certificate).where(Certificate.kiosk_id == kiosk, Certificate.revoked_at == 0)).all()
     for certificate in found:
-        certificate.revoked_at = now_ms
+        certificate.revoked_at, certificate.cut_at = now_ms, 0
     return len(found)
 
 
@@ -325,8 +330,18 @@ def revoke_certificates(session: Session, kiosk: str, now_ms: int) -> int:
 
 
 def approved(session: Session, key: str, kiosk: str, why: str, now_ms: int) -> bool:
-    """Whether a technician has allowed what this key asks for, which is used up then; else it is noted down."""
+    """Whether a technician has allowed what this key asks for, which is used up then; else it is noted down. Raises
+    JoinRefused."""
     waiting = session.get(Approval, key)
+    if waiting is not None and (waiting.kiosk_id, waiting.why) != (kiosk, why):  # that was about something else
+        session.delete(waiting)
+        session.flush()
+        waiting = None
+    if waiting is not None and waiting.refused_at:
+        raise JoinRefused(
+            f"A technician has refused this kiosk, {kiosk} with key {key[:SHOWN_CHARACTERS]}, at the hub. Ask there; "
+            "it can still be approved."
+        )
     if waiting is not None and waiting.approved_at:
         session.delete(waiting)
         return True
@@ -337,22 +352,36 @@ def approved(session: Session, key: str, kiosk: str, why: str, now_ms: int) -> b
 
 
 def approvals(session: Session) -> list[Approval]:
-    """Those that wait for somebody."""
+    """Those that wait for somebody, and those that were refused."""
     return list(session.scalars(select(Approval).where(Approval.approved_at == 0).order_by(Approval.asked_at)))
 
 
 def approve(session: Session, kiosk: str, now_ms: int, by: str, key_prefix: str = "") -> Approval:
     """The kiosk gets it when it asks the next time. `key_prefix` tells apart several that ask for one id. Raises
     NoSuchKiosk."""
+    found = _the_one_that_waits(session, kiosk, key_prefix)
+    found.approved_at, found.approved_by, found.refused_at = now_ms, by, 0
+    audit.append(session, now_ms, by, "approved", f"kiosk:{kiosk}", f"key:{found.key_hash[:SHOWN_CHARACTERS]}")
+    return found
+
+
+def refuse(session: Session, kiosk: str, now_ms: int, by: str, key_prefix: str = "") -> Approval:
+    """The kiosk is told when it asks the next time; it can still be approved. Raises NoSuchKiosk."""
+    found = _the_one_that_waits(session, kiosk, key_prefix)
+    found.refused_at = now_ms
+    audit.append(session, now_ms, by, "refused", f"kiosk:{kiosk}", f"key:{found.key_hash[:SHOWN_CHARACTERS]}")
+    return found
+
+
+def _the_one_that_waits(session: Session, kiosk: str, key_prefix: str) -> Approval:
     known_kiosk(session, kiosk)
     found = [each for each in approvals(session) if each.kiosk_id == kiosk and each.key_hash.startswith(key_prefix)]
+    found = [each for each in found if not each.refused_at] or found
     if not found:
-        raise NoSuchKiosk(f"{kiosk} does not wait for an approval; `teleconsult hub kiosks` shows which do")
+        raise NoSuchKiosk(f"{kiosk} does not wait for an approval; `teleconsult hub kiosks list` shows which do")
     if len(found) > 1:
         keys = ", ".join(each.key_hash[:SHOWN_CHARACTERS] for each in found)
         raise NoSuchKiosk(f"several devices ask to be {kiosk}; say which key, as the device shows it: --key {keys}")
-    found[0].approved_at, found[0].approved_by = now_ms, by
-    audit.append(session, now_ms, by, "approved", f"kiosk:{kiosk}", f"key:{found[0].key_hash[:SHOWN_CHARACTERS]}")
     return found[0]
 
 

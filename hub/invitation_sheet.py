@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import segno
 from reportlab.lib.pagesizes import A4
@@ -16,10 +16,11 @@ QR_SIDE = 40 * mm  # readable by a kiosk's camera at arm's length
 GROUPS_A_LINE = 4
 
 
-def write_sheet(path: Path, title: str, codes: Sequence[tuple[str, str]]) -> None:
-    """`codes` are `(code, link)`. Raises OSError where the file cannot be written."""
+def make_sheet(title: str, codes: Sequence[tuple[str, str]]) -> bytes:
+    """PDF; `codes` are `(code, link)`. Takes some milliseconds a code."""
+    made = io.BytesIO()
     width, height = A4[0] - 2 * MARGIN, A4[1] - 2 * MARGIN
-    canvas = Canvas(str(path), pagesize=A4)
+    canvas = Canvas(made, pagesize=A4)
     canvas.setTitle(f"Invitations: {title}")
     for number, (code, link) in enumerate(codes):
         place = number % (COLUMNS * ROWS)
@@ -29,6 +30,7 @@ def write_sheet(path: Path, title: str, codes: Sequence[tuple[str, str]]) -> Non
         bottom = MARGIN + (ROWS - 1 - place // COLUMNS) * height / ROWS
         _card(canvas, left, bottom, width / COLUMNS, height / ROWS, title, code, link)
     canvas.save()
+    return made.getvalue()
 
 
 def _card(

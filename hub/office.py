@@ -1,8 +1,7 @@
-"""What technicians and administrators do over HTTP: kiosks, invitations, accounts, the audit log. No patients' data."""
+"""What administrators do over HTTP: accounts, the audit log. No patients' data. Kiosks are `hub.workshop`'s."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -14,11 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hub import accounts, audit, enrol
-from hub.endpoint import KIOSK_ID, NUMBER, Endpoint, account_of, json_answer, read_body
-from hub.enrol import Enrolment
+from hub import accounts, audit
+from hub.endpoint import NUMBER, Endpoint, account_of, json_answer, read_body
 from hub.outgoing import Outgoing
-from hub.records import Doctor, Kiosk
+from hub.records import Doctor
 from hub.roles import Permission, Role
 from hub.signin import SignIn
 from hub.switchboard import Switchboard
@@ -26,42 +24,6 @@ from hub.switchboard import Switchboard
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-
-class KioskCard(msgspec.Struct):
-    kiosk: str
-    site: str
-    joined_at: int
-    online: bool
-    last_seen: int  # when it went offline; 0 where it is online or was never seen
-    software: str
-    missing: list[str]  # devices
-    warnings: list[str]
-    clock_trusted: bool
-    language: str
-    certificate_until: int  # 0 where it was revoked
-    waits: str  # for an approval: "expired" or "replaced"; else empty
-    waiting_key: str  # of the device that asks
-
-
-class Kiosks(msgspec.Struct):
-    kiosks: list[KioskCard]
-
-
-class Invite(msgspec.Struct):
-    site: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    kiosk: Annotated[str, msgspec.Meta(max_length=32)] = ""  # in place of a site: new hardware of this one
-    count: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1
-
-
-class Approve(msgspec.Struct):
-    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$")] = (
-        ""  # tells apart several devices that ask for one id
-    )
-
-
-class Invited(msgspec.Struct):
-    codes: list[str]
 
 
 class AccountCard(msgspec.Struct):
@@ -111,30 +73,13 @@ class AuditPage(msgspec.Struct):
 
 
 class Office:
-    def __init__(self, switchboard: Switchboard, enrolment: Enrolment, sign_in: SignIn) -> None:
-        self._switchboard, self._enrolment, self._sign_in = switchboard, enrolment, sign_in
+    def __init__(self, switchboard: Switchboard, sign_in: SignIn) -> None:
+        self._switchboard, self._sign_in = switchboard, sign_in
 
     def endpoints(self) -> list[Endpoint]:
-        account, kiosk = {"account": NUMBER}, {"kiosk": KIOSK_ID}
+        account = {"account": NUMBER}
         manage = Permission.MANAGE_ACCOUNTS
         return [
-            Endpoint(
-                "GET", "/api/kiosks", self.kiosks, Permission.SEE_KIOSKS, "The kiosks and how they are.",
-                {200: Kiosks}, asked_by_page=True,
-            ),
-            Endpoint(
-                "POST", "/api/invitations", self.invite, Permission.INVITE_KIOSKS,
-                "New codes with which kiosks join, each good once.", {201: Invited}, takes=Invite,
-            ),
-            Endpoint(
-                "POST", "/api/kiosks/{kiosk}/approve", self.approve, Permission.APPROVE_KIOSKS,
-                "Let a kiosk renew an expired certificate, or new hardware take over.", {204: None}, takes=Approve,
-                parts=kiosk,
-            ),
-            Endpoint(
-                "POST", "/api/kiosks/{kiosk}/revoke", self.revoke, Permission.REVOKE_KIOSKS,
-                "Cut a kiosk off within a minute, and keep it out.", {204: None}, parts=kiosk,
-            ),
             Endpoint("GET", "/api/accounts", self.accounts, manage, "The accounts.", {200: Accounts}),
             Endpoint("POST", "/api/accounts", self.add, manage, "Add an account.", {201: Made}, takes=NewAccount),
             Endpoint(
@@ -154,52 +99,6 @@ class Office:
                 {200: AuditPage}, query={"before": NUMBER},
             ),
         ]  # fmt: skip
-
-    # --- kiosks
-
-    async def kiosks(self, request: Request) -> Response:
-        return json_answer(Kiosks(await self._switchboard.database.run(_kiosks)))
-
-    async def invite(self, request: Request) -> Response:
-        who, wanted = account_of(request), await read_body(request, Invite)
-        site = wanted.site.strip()
-        if not wanted.kiosk and (not site or not site.isprintable()):
-            raise HTTPException(400, "Write the clinic's name as doctors shall see it.")
-        by = audit.account(who.id)
-        try:
-            codes = [
-                await asyncio.to_thread(self._enrolment.invite, site, wanted.kiosk, by=by) for _ in range(wanted.count)
-            ]
-        except enrol.NoSuchKiosk:
-            raise HTTPException(404, "There is no such kiosk.") from None
-        log.info("invitations made account=%d count=%d", who.id, len(codes))
-        return json_answer(Invited(codes), 201)
-
-    async def approve(self, request: Request) -> Response:
-        who, kiosk, wanted = account_of(request), request.path_params["kiosk"], await read_body(request, Approve)
-
-        def approve(session: Session, out: Outgoing) -> None:
-            enrol.approve(session, kiosk, self._switchboard.now_ms(), audit.account(who.id), wanted.key)
-
-        try:
-            await self._switchboard.do(approve)
-        except enrol.NoSuchKiosk as error:
-            raise HTTPException(409, f"Not done: {error}.") from None
-        log.info("kiosk approved kiosk=%s by=%d", kiosk, who.id)
-        return Response(status_code=204)
-
-    async def revoke(self, request: Request) -> Response:
-        who, kiosk = account_of(request), request.path_params["kiosk"]
-
-        def revoke(session: Session, out: Outgoing) -> None:
-            enrol.revoke(session, kiosk, self._switchboard.now_ms(), audit.account(who.id))
-
-        try:
-            await self._switchboard.do(revoke)
-        except enrol.NoSuchKiosk:
-            raise HTTPException(404, "There is no such kiosk.") from None
-        log.warning("kiosk revoked kiosk=%s by=%d", kiosk, who.id)
-        return Response(status_code=204)
 
     # --- accounts
 
@@ -297,29 +196,6 @@ class Office:
 
 def _account_id(request: Request) -> int:
     return int(request.path_params["account"])
-
-
-def _kiosks(session: Session) -> list[KioskCard]:
-    waiting = {each.kiosk_id: each for each in enrol.approvals(session)}
-    until = enrol.certificates_until(session)
-    return [
-        KioskCard(
-            kiosk=row.id,
-            site=row.site,
-            joined_at=row.joined_at,
-            online=row.online,
-            last_seen=0 if row.online else row.gone_since,
-            software=row.software,
-            missing=[str(each) for each in row.missing],
-            warnings=[str(each) for each in row.warnings],
-            clock_trusted=row.clock_trusted,
-            language=row.language,
-            certificate_until=until.get(row.id, 0),
-            waits=waiting[row.id].why if row.id in waiting else "",
-            waiting_key=waiting[row.id].key_hash[: enrol.SHOWN_CHARACTERS] if row.id in waiting else "",
-        )
-        for row in session.scalars(select(Kiosk).order_by(Kiosk.site, Kiosk.id))
-    ]
 
 
 def _accounts(session: Session) -> list[AccountCard]:

@@ -67,7 +67,7 @@ class Certificate(Record):
     issued_at: Mapped[int]
     expires_at: Mapped[int]
     revoked_at: Mapped[int] = mapped_column(default=0)
-    cut_at: Mapped[int] = mapped_column(default=0)  # the broker knows of the revocation, and the connection is gone
+    cut_at: Mapped[int] = mapped_column(default=0)  # revoked or run out: the broker knows, the connection is gone
 
 
 class Approval(Record):
@@ -81,6 +81,7 @@ class Approval(Record):
     asked_at: Mapped[int]
     approved_at: Mapped[int] = mapped_column(default=0)
     approved_by: Mapped[str] = mapped_column(String(100), default="")
+    refused_at: Mapped[int] = mapped_column(default=0)
 
 
 class Doctor(Record):

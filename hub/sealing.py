@@ -2,9 +2,9 @@
 sealed here, both in the transaction that it belongs to.
 
 A message is believed where the key that its topic's kiosk has now signed it: a kiosk that was revoked, or replaced by
-other hardware, says nothing any more and is told nothing. The counters of what says how things stand are in the
-database, so that neither a restart nor another process takes one again. The hub's own go up from its clock and from
-what is kept there ahead of use; each process has its own.
+other hardware, or whose certificate has run out, says nothing any more and is told nothing. The counters of what says
+how things stand are in the database, so that neither a restart nor another process takes one again. The hub's own go
+up from its clock and from what is kept there ahead of use; each process has its own.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Sealing:
         kiosk, channel = wire.parse_up_topic(topic)
         if len(payload) > wire.MAX_MESSAGE_BYTES:
             raise wire.MalformedMessage(f"{len(payload)} bytes, at most {wire.MAX_MESSAGE_BYTES} are taken")
-        keys = _keys_of(session, kiosk)
+        keys = _keys_of(session, kiosk, now_ms)
         if keys is None:
-            raise trust.Forged("no kiosk that has joined, or one that was revoked")
+            raise trust.Forged("no kiosk that has joined, or one whose certificate was revoked or has run out")
         if channel == "f":
             return kiosk, _open_chunk(session, kiosk, topic, payload)
         said = trust.unwrap(
@@ -79,7 +79,7 @@ class Sealing:
                 out.messages.append((kiosk, wire.Message(receipt, sent_at_ms=now_ms)))
         out.receipts.clear()
         for kiosk, message in out.messages:
-            keys = _keys_of(session, kiosk)
+            keys = _keys_of(session, kiosk, now_ms)
             if keys is not None:
                 topic = wire.down_topic(kiosk, message.body.CHANNEL)
                 out.sealed.append((topic, self._seal(session, keys, topic, message, now_ms)))
@@ -128,8 +128,8 @@ class Sealing:
         self._status_counter.kept(floor)
 
 
-def _keys_of(session: Session, kiosk: str) -> trust.FarKeys | None:
-    """Its keys of today, None where it has none; looked up once a transaction."""
+def _keys_of(session: Session, kiosk: str, now_ms: int) -> trust.FarKeys | None:
+    """Its keys of today, None where no certificate vouches for them; looked up once a transaction."""
     known: dict[str, trust.FarKeys | None] = session.info.setdefault(_KEYS, {})
     if kiosk not in known:
         row = session.get(Kiosk, kiosk)
@@ -139,6 +139,7 @@ def _keys_of(session: Session, kiosk: str) -> trust.FarKeys | None:
                 Certificate.kiosk_id == kiosk,
                 Certificate.key_hash == sha256(row.sign_key).hexdigest(),
                 Certificate.revoked_at == 0,
+                Certificate.expires_at > (now_ms if now_ms > BUILT_MS else 0),
             )
             .limit(1)
         )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from sqlalchemy import select
@@ -51,6 +52,7 @@ from hub.records import CaseFile, Consult, Content, Doctor
 from hub.roles import Permission, may
 from hub.signin import SignIn
 from hub.switchboard import NOT_SIGNED_IN, Switchboard
+from hub.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ class Web:
         self._settings, self._switchboard, self._enrolment = settings, switchboard, enrolment
         self._health = health
         self._sign_in = SignIn(settings, switchboard)
-        self._office = Office(switchboard, enrolment, self._sign_in)
+        self._office = Office(switchboard, self._sign_in)
+        self._workshop = Workshop(settings, switchboard, enrolment)
         self._joins = Attempts(free=20, first_wait_s=30, longest_wait_s=900)
         self._viewed: dict[tuple[str, str], float] = {}
         self._description = openapi.describe(self.endpoints(), self._sign_in.cookie)
@@ -149,6 +152,7 @@ class Web:
                 "POST", "/api/cases/{consult}/advice", self.advice, Permission.GIVE_ADVICE, "Advise on a case.",
                 {201: AdviceKept}, form=ADVICE_FORM, parts=case,
             ),
+            *self._workshop.endpoints(),
             *self._office.endpoints(),
         ]  # fmt: skip
 
@@ -317,7 +321,7 @@ class Web:
             given = await giving
         except JoinRefused as refusal:
             self._joins.count(address, now)
-            log.warning("kiosk refused address=%s: %s", address, refusal)
+            log.warning("kiosk refused address=%s: %s", address, " ".join(str(refusal).split()))  # it quotes the kiosk
             return error_answer(403, str(refusal))
         if isinstance(given, Waiting):
             return json_answer(given, 202)
@@ -354,7 +358,7 @@ class Guard:
         await self._app(scope, receive, send_with_headers)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        log.warning("refused, from another origin path=%s", scope["path"])
+        log.warning("refused, from another origin path=%s", quote(scope["path"]))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:

@@ -247,6 +247,13 @@ def _add_demo(commands: Any) -> None:
         help="usual: 8400 and 8480 where they are free; auto: any free ones (default: %(default)s)",
     )
     parser.add_argument("--verbose", action="store_true", help="show the logs of all parts here")
+    parser.add_argument(
+        "--link",
+        default="",
+        metavar="SPEC",
+        help="put the kiosk behind a poor link, as in 64,200ms,2%%,1.0s or up=18,down=20,650ms,2%%,2s or trace=FILE, "
+        "or one of the kit's own: 18, 24, 32, 64, 128, 256, vsat, 384, 1000, outages, steps (as root, from a clone)",
+    )
     parser.set_defaults(run=_demo)
 
 
@@ -386,7 +393,7 @@ def _devices(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from kiosk.demo import run
 
-    return run(options.dir, options.simulated, any_ports=options.ports == "auto", verbose=options.verbose)
+    return run(options.dir, options.simulated, options.ports == "auto", options.verbose, options.link)
 
 
 # --- files and logs

@@ -35,6 +35,7 @@ from edge_agent.join import join
 from edge_agent.media_process import ends_with_this_process
 from edge_agent.private_files import write_private
 from kiosk.children import Child
+from kiosk.poor_link import PoorLink
 from kiosk.worker import pin_hash
 
 SITE = "Demo clinic"
@@ -42,6 +43,7 @@ DOCTOR = "doctor"
 WORKER_PIN = "1234"
 EMERGENCY = "This is the demo. Here stands what your clinic does when nobody can be reached."
 ONLINE_TIMEOUT_S = 30.0
+ONLINE_OVER_A_POOR_LINK_S = 120.0  # a TLS handshake takes seconds there, and may be lost and begun anew
 PROBE_PAUSE_S = 0.05  # between questions to a port that does not answer yet
 COMMAND = (sys.executable, "-m", "kiosk.cli")
 HOME_OF_CODE = Path(__file__).resolve().parents[1]  # where -m looks first: another clone may be the working directory
@@ -62,15 +64,17 @@ class Ports(NamedTuple):
 USUAL_PORTS = Ports(broker=0, kiosks=0, hub=8400, screen=8480)  # 0: any; nobody types the broker's
 
 
-def run(folder: Path, simulated: bool = False, any_ports: bool = False, verbose: bool = False) -> int:
-    """Until Ctrl-C, SIGTERM or the closing of the terminal. Raises DemoError, WillNotStart."""
-    return asyncio.run(_run(folder.expanduser().absolute(), simulated, any_ports, verbose))
+def run(folder: Path, simulated: bool = False, any_ports: bool = False, verbose: bool = False, link: str = "") -> int:
+    """Until Ctrl-C, SIGTERM or the closing of the terminal; `link` is a poor one to put the kiosk behind. Raises
+    DemoError, WillNotStart, PoorLinkUnavailable."""
+    return asyncio.run(_run(folder.expanduser().absolute(), simulated, any_ports, verbose, link))
 
 
-async def _run(folder: Path, simulated: bool, any_ports: bool, verbose: bool) -> int:
+async def _run(folder: Path, simulated: bool, any_ports: bool, verbose: bool, link: str) -> int:
     stop = _stop_signals()
     with _only_one(folder), contextlib.ExitStack() as claims:
-        demo = Demo(folder, claim_ports(folder, claims, any_ports), simulated, verbose)
+        poor_link = PoorLink(link, HOME_OF_CODE) if link else None
+        demo = Demo(folder, claim_ports(folder, claims, any_ports), simulated, verbose, poor_link)
         running = asyncio.create_task(demo.run())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -89,8 +93,11 @@ async def _run(folder: Path, simulated: bool, any_ports: bool, verbose: bool) ->
 class Demo:
     """Starts the parts in the order in which they need one another, and stops them in reverse."""
 
-    def __init__(self, folder: Path, ports: Ports, simulated: bool, verbose: bool) -> None:
-        self._folder, self._ports, self._simulated = folder, ports, simulated
+    def __init__(
+        self, folder: Path, ports: Ports, simulated: bool, verbose: bool, link: PoorLink | None = None
+    ) -> None:
+        self._folder, self._ports, self._simulated, self._link = folder, ports, simulated, link
+        self._hub_host = link.hub_host if link else "127.0.0.1"  # as the kiosk sees it
         self._logs = folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._hub_toml, self._kiosk_toml = folder / "hub.toml", folder / "kiosk.toml"
@@ -114,6 +121,8 @@ class Demo:
     async def stop(self) -> None:
         for child in reversed(self._children):
             await child.stop()
+        if self._link:
+            await self._link.close()
 
     async def _start(self) -> None:
         self.say("starting broker, hub and kiosk …")
@@ -131,9 +140,14 @@ class Demo:
         await self._child("hub", [*COMMAND, "hub", "run", "--config", str(self._hub_toml)], self._until_hub_serves)
         self._devices = await devices
         await self._prepare_kiosk(hub_is_new)
-        await self._child("kiosk", [*COMMAND, "agent", "--config", str(self._kiosk_toml)], self._until_screen_serves)
+        agent = [*COMMAND, "agent", "--config", str(self._kiosk_toml)]
+        if self._link:
+            agent = self._link.command(agent)
+            await self._link.bring_out(self._ports.screen)
+            await self._link.bring_in(self._ports.hub)
+        await self._child("kiosk", agent, self._until_screen_serves)
         try:
-            async with asyncio.timeout(ONLINE_TIMEOUT_S):
+            async with asyncio.timeout(ONLINE_OVER_A_POOR_LINK_S if self._link else ONLINE_TIMEOUT_S):
                 await self._until_screen(lambda view: bool(view.get("online")))
         except TimeoutError:
             raise DemoError(f"the kiosk does not reach the hub; see the logs in {_short(self._logs)}") from None
@@ -154,6 +168,7 @@ class Demo:
             ("", "then press the button, on the kiosk screen or on the board panel."),
             ("Health worker", f"PIN {WORKER_PIN} opens the other side of the kiosk screen"),
             ("Devices", ", ".join(f"{name} {spec}" for name, spec in self._devices.items() if name != "board")),
+            *([("Link", self._link.words)] if self._link else []),
             ("", ""),
             ("Ctrl-C", f"ends it. Logs are in {_short(self._logs)}"),
         ]
@@ -204,7 +219,7 @@ class Demo:
                 "broker": {
                     "host": "127.0.0.1",
                     "port": self._ports.broker,
-                    "listen_host": "127.0.0.1",
+                    "listen_host": self._hub_host,
                     "listen_port": self._ports.kiosks,
                 },
                 "doctors": {"first_account": DOCTOR},
@@ -220,7 +235,7 @@ class Demo:
                 "kiosk": {"state_dir": str(self._folder / "kiosk")},
                 "devices": {**self._devices, "board": "simulated"},
                 "hub": {"address": f"127.0.0.1:{self._ports.hub}"},
-                "broker": {"port": self._ports.kiosks},
+                "broker": {"host": self._hub_host, "port": self._ports.kiosks},
                 "screen": {"port": self._ports.screen},
             },
         )

@@ -48,7 +48,8 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
     title, detail = _title(agent, screen)
     instruction = around.emergency_instruction or language.say("emergency_instruction")
     state, position, until = agent.hub.presence
-    saved = agent.last_saved
+    talked = screen == "ended" and agent.last_outcome == "answered"
+    saved = b"" if talked else agent.last_saved  # nobody who has talked with the doctor waits for him to see a message
     return View(
         screen=screen,
         language=agent.language,

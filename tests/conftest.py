@@ -1,7 +1,41 @@
-"""For all tests: Hypothesis without deadlines, since a busy machine is not a failure; `long` is for `scripts/fuzz`."""
+"""For all tests: Hypothesis' profiles, and what needs the machine to itself.
 
+Hypothesis has no deadlines, since a busy machine is not a failure; `long` is for `scripts/fuzz`.
+
+Calls, sound cards and pictures are in real time: with `pytest -n 4` they come last and one after the other, when the
+other workers have nothing left to do.
+"""
+
+from __future__ import annotations
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("kit", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kit")
+
+REAL_TIME = (
+    "tests/e2e/",
+    "tests/linklab/test_lab.py",
+    "tests/adapters/test_demo_ports.py",  # the usual ports are one demo's
+    "tests/adapters/test_media_",
+    "tests/adapters/test_sound_cards.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.nodeid.startswith(REAL_TIME))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "real time" if nodeid.startswith(REAL_TIME) else nodeid.split("::", 1)[0]
+
+    config.option.loadscopereorder = False  # as sorted above, not the largest first
+    return ByFile(config, log)

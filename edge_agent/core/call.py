@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 from edge_agent.core import wire
 from edge_agent.core.call_events import (
+    AddressChanged,
     AnswerCame,
     CancelChosen,
     CancelQuestionExpired,
@@ -119,8 +120,8 @@ class CallTimes(NamedTuple):
     ring_s: float = 60.0
     claim_s: float = 45.0
     reconnect_s: float = 60.0
-    new_leg_s: float = 8.0
-    stalled_new_leg_s: float = 3.0  # after the media process has called it a stall
+    new_leg_s: float = 12.0  # offer, answer, checks and DTLS over 1.3 s of round trip, with a loss or two
+    stalled_new_leg_s: float = 9.0  # after the media process has called it a stall: 12 s are outlived without
     offer_again_s: float = 3.0
     emergency_again_s: float = 20.0
     cancel_question_s: float = 15.0
@@ -330,12 +331,12 @@ def _current_leg(m: CallMachine, event: Event) -> bool:
     return getattr(event, "leg", 0) == m.status.leg
 
 
+def _leg_connects(m: CallMachine, event: Event) -> bool:
+    return _current_leg(m, event) and not m.status.leg_connected
+
+
 def _newer_leg_wanted(m: CallMachine, event: Event) -> bool:
     return isinstance(event, NewLegAsked) and event.leg >= m.status.leg
-
-
-def _leg_pending(m: CallMachine, _: Event) -> bool:
-    return m.pending_offer is not None
 
 
 # --- actions ---
@@ -398,7 +399,8 @@ def _claimed(m: CallMachine, event: Event) -> None:
 
 
 def _new_leg(m: CallMachine, _: Event) -> None:
-    """Another media connection; the older one goes on until this one is up."""
+    """Another media connection; the older one goes on until this one is up. Made afresh each time: an offer of before
+    has addresses in it that may be gone, and lacks those that could not be asked for without a line."""
     if not m.media_up:
         return  # MediaProcessUp comes back here
     m.set(leg=m.status.leg + 1, leg_connected=False)
@@ -423,6 +425,7 @@ def _mend(m: CallMachine, event: Event) -> None:
 
 
 def _offer(m: CallMachine, event: Event) -> None:
+    """Of a leg, and again when it has more candidates."""
     assert isinstance(event, OfferMade)  # noqa: S101
     m.pending_offer = event
     _offer_again(m, event)
@@ -461,6 +464,12 @@ def _stalled(m: CallMachine, _: Event) -> None:
     m.set(stalled=True)
     m.emit(Send(m.status.consult, wire.MediaState(m.status.call, m.status.leg, "stalled")))
     m.arm(Timer.NEW_LEG, m.times.stalled_new_leg_s)
+
+
+def _stalled_before(m: CallMachine, _: Event) -> None:
+    """The older leg went silent while the newer one is on its way."""
+    m.set(stalled=True)
+    m.emit(Send(m.status.consult, wire.MediaState(m.status.call, m.status.leg, "stalled")))
 
 
 def _broken(m: CallMachine, event: Event) -> None:
@@ -642,7 +651,7 @@ _NEW_CONSULT: dict[type[Event], Rules] = {
 }
 # Making, offering and answering media connections, the same in every state of a call that has media.
 _LEGS: dict[type[Event], Rules] = {
-    OfferMade: (_stay(_offer, when=_current_leg),),
+    OfferMade: (_stay(_offer, when=_leg_connects),),
     OfferAgainDue: (_stay(_offer_again, when=_reachable),),
     AnswerCame: (_stay(_give_answer, when=_current_leg),),
     NewLegAsked: (_stay(_new_leg, when=_newer_leg_wanted),),
@@ -716,6 +725,7 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         HubReached: (_stay(_say_accepted, when=_placed_by_doctor), _stay(_ask_hub)),
         MediaConnected: (_stay(_connected, when=_current_leg),),
         MediaLost: (_stay(_new_leg, when=_current_leg),),
+        AddressChanged: (_stay(_new_leg),),
         NewLegDue: (_stay(_new_leg_if_down),),
         ClaimTimedOut: (
             _to(S.RINGING, _end("unanswered"), _say("emergency_calling"), _request, when=_emergency),
@@ -726,8 +736,15 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         **_LEGS,
         **_ENDING,
         MediaConnected: (_stay(_connected, when=_current_leg),),
-        MediaStalled: (_to(S.LOST, _say("line_lost"), _stalled, when=_current_leg),),
-        MediaLost: (_to(S.LOST, _say("line_lost"), _broken, when=_current_leg),),
+        MediaStalled: (
+            _to(S.LOST, _say("line_lost"), _stalled, when=_current_leg),
+            _to(S.LOST, _say("line_lost"), _stalled_before, when=_leg_down),
+        ),
+        MediaLost: (
+            _to(S.LOST, _say("line_lost"), _broken, when=_current_leg),
+            _to(S.LOST, _say("line_lost"), when=_leg_down),
+        ),
+        AddressChanged: (_stay(_new_leg),),
         MediaProcessDied: (_to(S.LOST, _broken),),
         NewLegDue: (_to(S.LOST, _say("line_lost"), _mend, when=_leg_down),),
     },
@@ -737,7 +754,7 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         Pressed: (_stay(_say("line_lost")),),
         HeldForEmergency: (_stay(when=_emergency), _stay(_set_emergency, _say("line_lost"))),
         HubAnswered: (_stay(_answered_after_all),),
-        HubReached: (_stay(_offer_again, when=_leg_pending), _stay(_mend)),
+        HubReached: (_stay(_mend),),
         MediaConnected: (_to(S.LIVE, _hush, _connected, when=_current_leg),),
         MediaFlowing: (_to(S.LIVE, _hush, _flowing),),
         MediaLost: (_stay(_broken, when=_current_leg),),

@@ -71,6 +71,11 @@ class HubLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AddressChanged(Event):
+    """The hub is reached from another of our addresses than before: what was connected from the old one is dying."""
+
+
+@dataclass(frozen=True, slots=True)
 class HubRang(Event):
     call: bytes
 

@@ -8,6 +8,7 @@ Pure. It holds addresses and sizes, never contents: the store is the queue, and 
 3. A broker's PUBACK paces, and frees nothing. The far end's `Receipt` frees a message, a complete `Have` a file.
 4. A file's `Manifest` goes first; chunks go for the gaps that `Have` tells. Without one, the manifest asks again.
 5. What is refused `REFUSALS` times is set aside; what stands behind it goes on.
+6. With a budget, as in a call, all but call signalling keeps within it, in chunks that hold nobody up for long.
 """
 
 from __future__ import annotations
@@ -17,11 +18,18 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from edge_agent.core import wire
+from edge_agent.core.budget import Budget
 from edge_agent.core.ranges import ByteRanges, Range
 
 REFUSALS = 5
 FIRST_RESEND_S = 10.0  # well above a round trip on the worst link that can still carry anything
 MAX_RESEND_S = 300.0
+
+# On the wire, with MQTT, TLS, TCP and IP around them and the acknowledgements on their way: as measured.
+MESSAGE_WIRE_BYTES = 600
+CHUNK_AROUND_BYTES = 300
+SHORTEST_CHUNK_BYTES = 256
+CHUNK_S = 1.0  # of the budget
 
 
 class Priority(IntEnum):
@@ -117,10 +125,12 @@ class Outbox:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 -- immutable
         self.limits = limits
         self.set_aside: list[bytes] = []  # ids of messages, for the owner to record and clear
+        self.holds_files = False  # no more chunks for now
         self._messages: dict[bytes, _Message] = {}
         self._files: dict[FileKey, _File] = {}
         self._reachable = False
         self._order = 0
+        self._budget: Budget | None = None
 
     # what waits
 
@@ -168,6 +178,13 @@ class Outbox:
         self._end_flights()
         self._reachable = False
 
+    def set_budget(self, bytes_per_s: float | None, now: float) -> None:
+        """What may go out, headers included; None: all that the link takes."""
+        if bytes_per_s is None:
+            self._budget = None
+        elif self._budget is None or self._budget.bytes_per_s != bytes_per_s:
+            self._budget = Budget(bytes_per_s, now)
+
     # what goes
 
     def next(self, now: float) -> Item | None:
@@ -179,14 +196,30 @@ class Outbox:
             message.in_flight = True
             message.sends += 1
             message.due = now + _backoff(message.sends)
+            if self._budget is not None:
+                self._budget.spend(MESSAGE_WIRE_BYTES, now)
             return SendMessage(message.id)
-        return self._next_chunk()
+        if self._budget is None:
+            return self._next_chunk(self.limits.chunk_bytes)
+        if not self._budget.may_spend(now):
+            return None
+        longest = int(self._budget.bytes_per_s * CHUNK_S) - CHUNK_AROUND_BYTES
+        chunk = self._next_chunk(min(self.limits.chunk_bytes, max(SHORTEST_CHUNK_BYTES, longest)))
+        if chunk is not None:
+            self._budget.spend(chunk.length + CHUNK_AROUND_BYTES, now)
+        return chunk
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self, now: float) -> float | None:
         """When `next` may have something without anything else having happened."""
         if not self._reachable:
             return None
-        return min((m.due for m in self._messages.values() if m.due is not None and not m.in_flight), default=None)
+        due = min((m.due for m in self._messages.values() if m.due is not None and not m.in_flight), default=None)
+        if self._budget is None or self._budget.may_spend(now):
+            return due
+        chunks_may_go = not self.holds_files and self.chunks_in_flight < self.limits.chunks
+        if chunks_may_go and any(file.to_send for file in self._files.values()):
+            due = now if due is None else min(due, now)
+        return None if due is None else max(due, self._budget.ready_at(now))
 
     def acknowledged(self, item: Item, now: float) -> None:
         """The broker has it (PUBACK)."""
@@ -264,10 +297,12 @@ class Outbox:
             if head is None or message.seq < head.seq:
                 heads[message.consult] = message
             urgency[message.consult] = min(urgency.get(message.consult, message.priority), message.priority)
+        if self._budget is not None and not self._budget.may_spend(now):
+            heads = {consult: head for consult, head in heads.items() if urgency[consult] is Priority.CALL}
         return min(heads.values(), key=lambda m: (urgency[m.consult], m.order), default=None)
 
-    def _next_chunk(self) -> SendChunk | None:
-        if self.chunks_in_flight >= self.limits.chunks:
+    def _next_chunk(self, longest_bytes: int) -> SendChunk | None:
+        if self.holds_files or self.chunks_in_flight >= self.limits.chunks:
             return None
         waiting = [(file.priority, file.order, key) for key, file in self._files.items() if file.to_send]
         if not waiting:
@@ -276,7 +311,7 @@ class Outbox:
         file = self._files[key]
         gaps = file.to_send.as_tuple()
         start, end = gaps[0]
-        length = min(end - start, self.limits.chunk_bytes)
+        length = min(end - start, longest_bytes)
         file.to_send = ByteRanges(((start + length, end), *gaps[1:]) if start + length < end else gaps[1:])
         file.in_flight[start] = length
         return SendChunk(key[0], key[1], start, length)

@@ -1,9 +1,9 @@
 """Session descriptions as they travel: only what the kit uses, in ≤ 800 bytes.
 
-Pure: text in, bytes out, and back. `compress` keeps Opus, VP8 with its retransmissions, the sha-256 fingerprint, two
-header extensions and the candidates, all in one canonical order; then raw deflate with a dictionary that holds the
-canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and Firefox take. Bytes from
-outside raise SdpError and nothing else, and can say nothing that the canonical form does not say.
+Pure: text in, bytes out, and back. `compress` keeps Opus and its repetition (RED), VP8 with its retransmissions, the
+sha-256 fingerprint, a header extension and the candidates, all in one canonical order; then raw deflate with a
+dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and
+Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical form does not.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_agent.core import transport_cc
 from edge_agent.core.wire import MAX_SDP_BYTES
 
-FORMAT = 1  # first byte on the wire; a new dictionary is a new format
+FORMAT = 2  # first byte on the wire; a new dictionary is a new format
 MAX_TEXT_BYTES = 16 * 1024  # a browser's answer has 2 to 6 kB; more is not one, or a decompression bomb
 MAX_CANDIDATES = 40
 MAX_MEDIA = 4
+MOST_PTIME_MS = 1000
 
-# What a payload type may be. RFC 7587 (Opus), RFC 7741 (VP8), RFC 4588 (retransmission).
-_CODECS = {"audio": ("opus/48000/2",), "video": ("VP8/90000", "rtx/90000")}
-_FEEDBACK = ("goog-remb", "nack", "nack pli")
-_EXTENSIONS = (
-    "urn:ietf:params:rtp-hdrext:sdes:mid",
-    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-)
+# What a payload type may be. RFC 7587 (Opus), RFC 2198 (RED), RFC 7741 (VP8), RFC 4588 (retransmission).
+_CODECS = {"audio": ("opus/48000/2", "red/48000/2"), "video": ("VP8/90000", "rtx/90000")}
+_COMPANIONS = ("red/", "rtx/")  # of a codec, never alone
+_FEEDBACK = ("goog-remb", "nack", "nack pli", "transport-cc")
+# Without sdes:mid, which would lengthen every packet to say what its SSRC says.
+_EXTENSIONS = (transport_cc.URI,)
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _SETUPS = ("actpass", "active", "passive")
-_STREAM = "k"  # names of streams, tracks and CNAME carry nothing: sound and picture belong together
+_CNAME = "k"
+# A stream for each: of one, a browser holds the sound back until the picture has come, by seconds on a thin link.
+_STREAMS = {"audio": "k", "video": "p"}
 
 _M_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF (\d{1,3}(?: \d{1,3})*)")
 _MID = re.compile(r"[A-Za-z0-9]{1,16}")
@@ -38,6 +41,7 @@ _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,32}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,64}")
 _FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
 _FMTP = re.compile(r"[a-z0-9-]{1,32}=[A-Za-z0-9/.-]{1,32}(?:;[a-z0-9-]{1,32}=[A-Za-z0-9/.-]{1,32}){0,7}")
+_RED_FMTP = re.compile(r"\d{1,3}(?:/\d{1,3}){1,4}")
 _MDNS_NAME = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
 
 _CANDIDATE_WORTH = {"host": 0, "srflx": 1, "relay": 0}  # a relay and the LAN each may be the only way
@@ -45,6 +49,24 @@ _CANDIDATE_WORTH = {"host": 0, "srflx": 1, "relay": 0}  # a relay and the LAN ea
 
 class SdpError(ValueError):
     """Not a session description that the kit can use."""
+
+
+@dataclass(frozen=True)
+class VoiceWish:
+    """How the far end is asked to send its voice (RFC 7587 and RFC 4566). Browsers obey."""
+
+    bps: int
+    frame_ms: int
+    playback_hz: int  # twice the highest tone that is worth its bits
+    fec: bool
+    dtx: bool
+    repeated: bool  # RED
+
+
+@dataclass(frozen=True)
+class PictureWish:
+    start_kbps: int
+    most_kbps: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +99,7 @@ class _Media:
     codecs: dict[int, str] = field(default_factory=dict)
     feedback: dict[int, set[str]] = field(default_factory=dict)
     fmtp: dict[int, str] = field(default_factory=dict)
+    ptime_ms: dict[str, int] = field(default_factory=dict)  # "ptime", "maxptime"
 
 
 @dataclass
@@ -88,9 +111,19 @@ class _Transport:
     candidates: list[_Candidate] = field(default_factory=list)
 
 
-def compress(sdp: str) -> bytes:
-    """At most MAX_SDP_BYTES; the least useful candidates go first where all do not fit. Raises SdpError."""
+def compress(sdp: str, voice: VoiceWish | None = None, pictures: PictureWish | None = None) -> bytes:
+    """At most MAX_SDP_BYTES; the least useful candidates go first where all do not fit. Raises SdpError.
+
+    `voice` and `pictures` go into the description: they ask the far end to send so.
+    """
     transport, media = _parse(sdp)
+    for section in media:
+        if section.kind == "audio" and voice is not None:
+            _ask_for_voice(section, voice)
+        elif section.kind == "video" and pictures is not None:
+            section.fmtp[_main(section)] = (
+                f"x-google-max-bitrate={pictures.most_kbps};x-google-start-bitrate={pictures.start_kbps}"
+            )
     while True:
         deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
         data = bytes([FORMAT]) + deflater.compress(_canonical(transport, media).encode()) + deflater.flush()
@@ -117,6 +150,26 @@ def decompress(data: bytes) -> str:
     if _canonical(*_parse(text)) != text:
         raise SdpError("a session description with more in it than the kit uses")
     return text
+
+
+def takes_red(sdp: str) -> bool:
+    """Whether repeated frames can be sent to whoever made this description."""
+    return any(codec.startswith("red/") for section in _parse(sdp)[1] for codec in section.codecs.values())
+
+
+def _ask_for_voice(media: _Media, wish: VoiceWish) -> None:
+    main = _main(media)
+    media.fmtp[main] = (
+        f"maxaveragebitrate={wish.bps};maxplaybackrate={wish.playback_hz};minptime={wish.frame_ms};stereo=0;"
+        f"usedtx={int(wish.dtx)};useinbandfec={int(wish.fec)}"
+    )
+    media.ptime_ms = {"ptime": wish.frame_ms, "maxptime": wish.frame_ms}
+    # A browser sends what the offer names first of what both know.
+    media.payload_types.sort(key=lambda number: (number == main) == wish.repeated)
+
+
+def _main(media: _Media) -> int:
+    return next(number for number in media.payload_types if not media.codecs[number].startswith(_COMPANIONS))
 
 
 def _parse(sdp: str) -> tuple[_Transport, list[_Media]]:
@@ -159,24 +212,25 @@ def _parse_m_line(line: str) -> _Media:
 
 
 def _keep_known_codecs(media: _Media) -> None:
-    def known(payload_type: int) -> bool:
-        codec = media.codecs.get(payload_type, "")
-        if codec.startswith("rtx/"):
-            apt = media.fmtp.get(payload_type, "").removeprefix("apt=")
-            return apt.isascii() and apt.isdigit() and media.codecs.get(int(apt)) == "VP8/90000"
-        return codec in _CODECS[media.kind]
-
-    media.payload_types = [number for number in dict.fromkeys(media.payload_types) if known(number)]
-    if not media.payload_types:
-        raise SdpError(f"a session description without {_CODECS[media.kind][0].partition('/')[0]}")
-    main = next((n for n in media.payload_types if not media.codecs[n].startswith("rtx/")), None)
+    """One codec of a kind, with what goes with it: whoever lists more of them prefers the first."""
+    kinds = _CODECS[media.kind]
+    listed = [number for number in dict.fromkeys(media.payload_types) if media.codecs.get(number, "") in kinds]
+    main = next((number for number in listed if not media.codecs[number].startswith(_COMPANIONS)), None)
     if main is None:
-        raise SdpError("retransmissions of a codec that is not offered")
-    # One codec of a kind, with its retransmissions: whoever lists more of them prefers the first.
-    rtx = [n for n in media.payload_types if media.codecs[n].startswith("rtx/") and media.fmtp[n] == f"apt={main}"]
-    media.payload_types = [main, *rtx[:1]]
+        raise SdpError(f"a session description without {kinds[0].partition('/')[0]}")
+
+    def belongs(number: int) -> bool:
+        said = media.fmtp.get(number, "")
+        if media.codecs[number].startswith("rtx/"):
+            return said == f"apt={main}"
+        return _RED_FMTP.fullmatch(said) is not None and set(said.split("/")) == {str(main)}
+
+    companion = next(
+        (number for number in listed if media.codecs[number].startswith(_COMPANIONS) and belongs(number)), None
+    )
+    media.payload_types = [number for number in listed if number in (main, companion)]
     media.feedback = {main: media.feedback.get(main, set())}
-    del media.ssrcs[len(media.payload_types) :]
+    del media.ssrcs[1 if companion is None or media.kind == "audio" else 2 :]
 
 
 def _canonical(transport: _Transport, media: list[_Media]) -> str:
@@ -211,11 +265,12 @@ def _media_lines(media: _Media) -> list[str]:
         lines += [f"a=rtcp-fb:{number} {kind}" for kind in _FEEDBACK if kind in media.feedback.get(number, ())]
         if number in media.fmtp:
             lines.append(f"a=fmtp:{number} {media.fmtp[number]}")
+    lines += [f"a={name}:{media.ptime_ms[name]}" for name in ("ptime", "maxptime") if name in media.ptime_ms]
     if media.direction in ("sendrecv", "sendonly"):
-        lines.append(f"a=msid:{_STREAM} {media.kind}")
+        lines.append(f"a=msid:{_STREAMS[media.kind]} {media.kind}")
         if len(media.ssrcs) == 2:
             lines.append(f"a=ssrc-group:FID {media.ssrcs[0]} {media.ssrcs[1]}")
-        lines += [f"a=ssrc:{ssrc} cname:{_STREAM}" for ssrc in media.ssrcs]
+        lines += [f"a=ssrc:{ssrc} cname:{_CNAME}" for ssrc in media.ssrcs]
     return lines
 
 
@@ -319,8 +374,16 @@ def _read_feedback(media: _Media, value: str) -> None:
 def _read_fmtp(media: _Media, value: str) -> None:
     number, _, parameters = value.partition(" ")
     parameters = parameters.replace("; ", ";").strip()
-    if _FMTP.fullmatch(parameters):
+    if _FMTP.fullmatch(parameters) or _RED_FMTP.fullmatch(parameters):
         media.fmtp[_number(number, 127)] = parameters
+
+
+def _read_ptime(media: _Media, value: str) -> None:
+    media.ptime_ms["ptime"] = _number(value.strip(), MOST_PTIME_MS)
+
+
+def _read_maxptime(media: _Media, value: str) -> None:
+    media.ptime_ms["maxptime"] = _number(value.strip(), MOST_PTIME_MS)
 
 
 def _read_ssrc(media: _Media, value: str) -> None:
@@ -348,6 +411,8 @@ _MEDIA_ATTRIBUTES: dict[str, Callable[[_Media, str], None]] = {
     "rtpmap": _read_rtpmap,
     "rtcp-fb": _read_feedback,
     "fmtp": _read_fmtp,
+    "ptime": _read_ptime,
+    "maxptime": _read_maxptime,
     "ssrc": _read_ssrc,
     "ssrc-group": _read_ssrc_group,
 }
@@ -384,13 +449,16 @@ _DICTIONARY = "\r\n".join(
         " typ srflx raddr 0.0.0.0 rport 0", " typ relay raddr 0.0.0.0 rport 0",
         "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1", "a=msid-semantic:WMS *",
         "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
-        "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid",
-        "a=extmap:3 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-        "a=rtpmap:97 VP8/90000", "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
-        "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:k video", "a=ssrc-group:FID ",
-        "m=audio 9 UDP/TLS/RTP/SAVPF 96", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:0", "a=rtcp-mux",
-        "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid",
-        "a=rtpmap:96 opus/48000/2", "a=fmtp:96 minptime=10;useinbandfec=1", "a=msid:k audio",
+        f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:97 transport-cc",
+        "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-max-bitrate=", ";x-google-start-bitrate=",
+        "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
+        "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:p video", "a=ssrc-group:FID ",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 96 110", "m=audio 9 UDP/TLS/RTP/SAVPF 110 96", "c=IN IP4 0.0.0.0", "a=sendrecv",
+        "a=mid:0", "a=rtcp-mux", "a=rtpmap:96 opus/48000/2", "a=fmtp:96 minptime=10;useinbandfec=1",
+        "a=rtpmap:110 red/48000/2", "a=fmtp:110 96/96", "a=rtpmap:96 opus/48000/2",
+        "a=fmtp:96 maxaveragebitrate=", "000;maxplaybackrate=8000", "000;maxplaybackrate=16000", ";minptime=20",
+        ";minptime=60;stereo=0;usedtx=1;useinbandfec=0", "a=ptime:20", "a=maxptime:20", "a=ptime:60", "a=maxptime:60",
+        f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:96 transport-cc", "a=msid:k audio",
         "a=ssrc:", " cname:k", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ",
         "a=setup:actpass", "a=setup:passive", "a=setup:active",
         "a=candidate:1 1 udp 2113937151 192.168.1.", "a=candidate:2 1 udp 2122260223 10.0.0.",

@@ -189,7 +189,8 @@ class CallAccepted(Body, frozen=True, array_like=True):
 
 
 class Offer(Body, frozen=True, array_like=True):
-    """`leg` counts the media connections within a call from 1; `sdp` as in `edge_agent.core.sdp`."""
+    """`leg` counts the media connections within a call from 1; `sdp` as in `edge_agent.core.sdp`. The same leg's
+    again, or its `Answer`'s, differs in nothing but more candidates: a STUN or TURN server took its time."""
 
     KIND = 6
     CHANNEL = "c"

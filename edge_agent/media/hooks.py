@@ -1,33 +1,64 @@
-"""Every place where the kit reaches into aiortc and aioice, with the reason. Nothing else touches their privates.
+"""Every place where the kit reaches into aiortc, with the reason; `edge_agent.media.egress` reaches into its transport,
+`edge_agent.media.ice` into aioice. Nothing else touches their privates.
 
-Tried with aiortc 1.16.0 and aioice 0.13.0; `tests/unit/test_media_hooks.py` fails when a name used here disappears.
+Tried with aiortc 1.16.0; `tests/unit/test_media_hooks.py` fails when a name used here disappears.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
 
-import aioice.ice
-import aioice.stun
-from aiortc import RTCRtpReceiver
+import aiortc.codecs
+import aiortc.codecs.vpx
+import aiortc.rtcrtpsender
+from aiortc import RTCPeerConnection, RTCRtpReceiver
+from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import convert_timebase
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
+from av.frame import Frame
+from av.packet import Packet
 
-CONSENT_INTERVAL_S = 2.5
-CONSENT_RETRANSMISSIONS = 3  # at 0.5, 1.5 and 3.5 s: an answer may take 7.5 s
-CONSENT_EXPIRES_S = 30.0  # RFC 7675, section 5.1
+from edge_agent.core.voice import PicturePlan
+from edge_agent.media import egress, ice
+
+OPUS = 96  # what aiortc offers it as
+RED = 110  # free in aiortc's offers, and among the numbers that it mirrors (96 to 127)
+CNAME = "k"  # as in the session descriptions, 35 bytes shorter than aiortc's in every report
 
 PacketSink = Callable[[RtpPacket], None]
 
-_stock_host_addresses = aioice.ice.get_host_addresses
+_stock_get_encoder = aiortc.codecs.get_encoder
 
 
 def install() -> None:
     """Once, before the first peer connection."""
-    aioice.ice.get_host_addresses = _host_addresses
-    aioice.ice.Connection.query_consent = _query_consent  # type: ignore[method-assign]
+    ice.install()
+    egress.install()
+    aiortc.rtcrtpsender.get_encoder = _get_encoder
+    if not any(codec.mimeType == "audio/red" for codec in aiortc.codecs.CODECS["audio"]):
+        aiortc.codecs.CODECS["audio"].append(
+            RTCRtpCodecParameters(
+                mimeType="audio/red", clockRate=48_000, channels=2, payloadType=RED,
+                parameters={f"{OPUS}/{OPUS}": None},
+            )
+        )  # fmt: skip
+
+
+def shorten_reports(connection: RTCPeerConnection) -> None:
+    """Before the first track is added."""
+    connection._RTCPeerConnection__cname = CNAME  # type: ignore[attr-defined]
+
+
+def bound_pictures(plan: PicturePlan) -> None:
+    """What aiortc's VP8 encoder may spend; its own floor is 250 kbit/s. Holds for the encoder made next."""
+    vpx: Any = aiortc.codecs.vpx
+    vpx.MIN_BITRATE = min(30_000, plan.bps)
+    vpx.MAX_BITRATE = max(plan.bps, vpx.MIN_BITRATE)
+    vpx.DEFAULT_BITRATE = min(500_000, vpx.MAX_BITRATE)
 
 
 def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
@@ -39,9 +70,29 @@ def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
     receiver._RTCRtpReceiver__jitter_buffer = _Tap(sink)  # type: ignore[attr-defined]
 
 
+def red_payload_types(receiver: RTCRtpReceiver) -> set[int]:
+    """Under which numbers redundant audio (RFC 2198) was negotiated; aiortc knows the codec only as a name."""
+    codecs = receiver._RTCRtpReceiver__codecs  # type: ignore[attr-defined]
+    return {number for number, codec in codecs.items() if codec.mimeType.lower() == "audio/red"}
+
+
 async def request_key_frame(receiver: RTCRtpReceiver, ssrc: int) -> None:
     """Send a PLI. aiortc sends them by itself only for losses that its own buffer sees."""
     await receiver._send_rtcp_pli(ssrc)
+
+
+def _get_encoder(codec: RTCRtpCodecParameters) -> Encoder:
+    return _RedPacker() if codec.mimeType.lower() == "audio/red" else _stock_get_encoder(codec)
+
+
+class _RedPacker(Encoder):
+    """aiortc sends what a track gives as packets, under the first codec's number; it only has to know the codec."""
+
+    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        raise TypeError("RED is sent as packets")
+
+    def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
+        return [bytes(packet)], convert_timebase(packet.pts or 0, packet.time_base, Fraction(1, 48_000))
 
 
 class _Tap:
@@ -53,44 +104,3 @@ class _Tap:
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         self._sink(packet)
         return False, None
-
-
-def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    """Loopback where there is nothing else, so that a laptop without any network can show the kit."""
-    return _stock_host_addresses(use_ipv4, use_ipv6) or ["127.0.0.1"]
-
-
-async def _query_consent(self: aioice.ice.Connection) -> None:
-    """Consent to send (RFC 7675), as the RFC has it: 30 s without an answer, however late each one comes.
-
-    The stock one waits 0.5 s for each answer and closes a call whose RTT is over that.
-    """
-    loop = asyncio.get_running_loop()
-    last_answer = loop.time()
-    checks: set[asyncio.Task[None]] = set()
-
-    async def check(pair: aioice.ice.CandidatePair) -> None:
-        nonlocal last_answer
-        try:
-            await pair.protocol.request(
-                self.build_request(pair, nominate=False),
-                pair.remote_addr,
-                integrity_key=(self.remote_password or "").encode(),
-                retransmissions=CONSENT_RETRANSMISSIONS,
-            )
-        except (aioice.stun.TransactionError, OSError):
-            return
-        last_answer = loop.time()
-
-    try:
-        while loop.time() - last_answer < CONSENT_EXPIRES_S:
-            await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load only
-            for pair in self._nominated.values():
-                task = asyncio.create_task(check(pair))
-                checks.add(task)
-                task.add_done_callback(checks.discard)
-    finally:
-        for task in checks:
-            task.cancel()
-    self._query_consent_task = None
-    await self.close()

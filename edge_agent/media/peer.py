@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from aiortc import (
@@ -23,16 +24,20 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs.vpx import VpxPayloadDescriptor
-from aiortc.rtcicetransport import parse_stun_turn_uri
+from aiortc.rtcicetransport import candidate_to_aioice, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
-from edge_agent.core import sdp
+from edge_agent.core import red, sdp
+from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
+from edge_agent.core.split import call_bps
+from edge_agent.core.voice import FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
 from edge_agent.core.wire import IceServer
-from edge_agent.media import hooks
+from edge_agent.media import hooks, ice, opus
+from edge_agent.media.egress import egress_of
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
-from edge_agent.media.playout import PlayoutBuffer, Pulled
-from edge_agent.media.tracks import CameraTrack, MicrophoneTrack, SoundDecoder
+from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +46,10 @@ DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S = 0.5  # at most one PLI in this time
 WATCH_S = 0.25
 STATS_S = 1.0
+PLAN_S = 2.0
+START_PICTURES_BPS = 300_000  # as browsers begin by themselves
 
-_CODECS = {"audio": ("audio/opus",), "video": ("video/VP8", "video/rtx")}
+_CODECS = {"audio": ("audio/red", "audio/opus"), "video": ("video/VP8", "video/rtx")}
 
 
 class LegOwner(Protocol):
@@ -58,7 +65,15 @@ class LegOwner(Protocol):
 
 
 class Leg:
-    def __init__(self, call: bytes, number: int, ice_servers: tuple[IceServer, ...], held: bool, owner: LegOwner):
+    def __init__(
+        self,
+        call: bytes,
+        number: int,
+        ice_servers: tuple[IceServer, ...],
+        held: bool,
+        owner: LegOwner,
+        link: LinkMemory,
+    ) -> None:
         self.call, self.number = call, number
         self.is_connected = False
         self._owner = owner
@@ -67,10 +82,16 @@ class Leg:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard = self._seen = False
+        self._ice: ice.Connection | None = None
 
-        self.microphone = MicrophoneTrack(held)
-        self.camera = CameraTrack(held)
-        self._sound = PlayoutBuffer(SoundDecoder().decode)
+        self._link = link
+        self._reported_at: object = None
+        self._plan = plan_call(link.estimate())
+        self.microphone = MicrophoneTrack(held, self._plan.up)
+        self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
+        if self._plan.pictures_up is not None:
+            hooks.bound_pictures(self._plan.pictures_up)
+        self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
         self._pictures_received = 0
@@ -80,29 +101,54 @@ class Leg:
         self._connection = RTCPeerConnection(
             RTCConfiguration(iceServers=_usable(ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
+        hooks.shorten_reports(self._connection)
         audio = self._connection.addTransceiver(self.microphone)
-        video = self._connection.addTransceiver(self.camera)
+        with_pictures = self._plan.pictures_up is not None
+        video = self._connection.addTransceiver(self.camera, direction="sendrecv" if with_pictures else "inactive")
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
+        self.egress = egress_of(audio.sender)
+        self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
-        self._video_receiver = video.receiver
+        self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
         self._connection.on("connectionstatechange", self._state_changed)
 
     async def offer(self) -> bytes:
-        """Complete with its candidates, compressed."""
+        """With the candidates that are known soon, compressed. With more of them it is sent again."""
         await self._connection.setLocalDescription()
-        return sdp.compress(self._connection.localDescription.sdp)
+        self._ice = ice.connection_of(self._connection)
+        self._ice.found = self._offer_again
+        return self._offer()
+
+    def _offer(self) -> bytes:
+        assert self._ice is not None  # noqa: S101
+        described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
+        return sdp.compress(described, *_wishes(self._plan))
+
+    def _offer_again(self) -> None:
+        if not self._closed and not self.is_connected:
+            self._owner.send(ipc.OfferMade(self.call, self.number, self._offer()))
 
     async def take_answer(self, answer: bytes) -> None:
-        """Raises ValueError for what is no answer to this leg's offer."""
-        if self._connection.signalingState != "have-local-offer":
-            return  # the same answer again
+        """The same answer again may have more candidates. Raises ValueError for what is no answer to this leg's
+        offer."""
         text = sdp.decompress(answer)
+        if self._connection.signalingState != "have-local-offer":
+            self._take_candidates(text)
+            return
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(text, "answer"))
         except (ValueError, AssertionError, LookupError, AttributeError) as error:
             raise ValueError(f"an answer that does not fit: {error}") from None
+        self.microphone.opus_in_red = hooks.OPUS if sdp.takes_red(text) else None
+        self._say_plan()
+
+    def _take_candidates(self, answer: str) -> None:
+        (first, *_) = SessionDescription.parse(answer).media
+        remote = self._connection.remoteDescription
+        if self._ice is not None and remote is not None and f"a=ice-ufrag:{first.ice.usernameFragment}" in remote.sdp:
+            self._ice.add_late_candidates([candidate_to_aioice(each) for each in first.ice_candidates])
 
     def unhold(self) -> None:
         if not self._held:
@@ -118,10 +164,12 @@ class Leg:
         if self._closed:
             return
         self._closed = True
-        sound = self._sound
+        sound = self._sound.counts
         log.info(
-            "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_starvations=%d pictures_received=%d",
-            self.call.hex(), self.number, sound.lost, sound.late, sound.starvations, self._pictures_received,
+            "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_recovered=%d sound_starvations=%d "
+            "pictures_received=%d",
+            self.call.hex(), self.number, sound.lost, sound.late, sound.red_recovered + sound.fec_recovered,
+            sound.starvations, self._pictures_received,
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()
@@ -129,15 +177,52 @@ class Leg:
         self.camera.stop()
         await self._connection.close()
 
+    # --- the plan
+
+    async def _plan_anew(self) -> None:
+        """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
+        plan = await asyncio.to_thread(plan_call, self._link.estimate(), self._plan.up)
+        if plan.up != self._plan.up:
+            told_anew = plan.up.wire_bps != self._plan.up.wire_bps
+            self._plan = replace(self._plan, up=plan.up)
+            self.microphone.plan = plan.up
+            if told_anew:
+                self._say_plan()
+
+    def _say_plan(self) -> None:
+        plan = self._plan.up
+        log.info(
+            "voice plan call=%s leg=%d bps=%d frame_ms=%d fec=%s red=%s depth=%d distance=%d wire_bps=%d loss=%.3f",
+            self.call.hex(), self.number, plan.coding.bps, plan.coding.frame_ms, plan.coding.fec,
+            self.microphone.opus_in_red is not None, plan.red_depth, plan.red_distance, plan.wire_bps,
+            self._link.lost_up.share,
+        )  # fmt: skip
+
+    def _take_reports(self, report: dict[str, object]) -> None:
+        """What both ends lost of the voice."""
+        for entry in report.values():
+            kind, of = getattr(entry, "type", ""), getattr(entry, "kind", "")
+            if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
+                self._reported_at = entry.timestamp  # type: ignore[attr-defined]
+                self._link.lost_up.add(entry.fractionLost / 256)  # type: ignore[attr-defined]
+            elif of == "audio" and kind == "inbound-rtp":
+                self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
+
     # --- the far end's sound
 
     def _take_sound(self, packet: RtpPacket) -> None:
+        payload, older = packet.payload, ()
+        if packet.payload_type in hooks.red_payload_types(self._audio_receiver):
+            try:
+                _, payload, older = red.parse(payload)
+            except red.RedError:
+                return  # garbage
         with self._sound_lock:
-            self._sound.push(packet.timestamp, packet.payload)
+            self._sound.push(packet.ssrc, packet.sequence_number, packet.timestamp, payload, time.monotonic(), older)
 
     def pull_sound(self) -> Pulled | None:
         with self._sound_lock:
-            pulled = self._sound.pull()
+            pulled = self._sound.pull(time.monotonic())
         return None if self._held else pulled
 
     def sound_heard(self) -> None:
@@ -145,7 +230,10 @@ class Leg:
             self._heard = True
             self._loop.call_soon_threadsafe(self._owner.send, ipc.FirstHeard(self.call))
 
-    # --- the far end's picture
+    # --- pictures
+
+    async def _room_for_pictures(self) -> None:
+        await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
         self._picture_ssrc = packet.ssrc
@@ -196,7 +284,7 @@ class Leg:
     async def _watch(self) -> None:
         """Stalls by the count of packets that arrive (RTP and RTCP; STUN has its own watch), and the statistics."""
         received, last_change, stalled = -1, time.monotonic(), False
-        next_stats = 0.0
+        next_stats, next_plan = 0.0, time.monotonic() + PLAN_S
         while True:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
@@ -218,6 +306,10 @@ class Leg:
                 return
             if self._pictures.wants_key_frame and not self._held and not stalled:
                 self._ask_for_key_frame()
+            if now >= next_plan:
+                next_plan = now + PLAN_S
+                self._take_reports(report)
+                await self._plan_anew()
             if now >= next_stats:
                 next_stats = now + STATS_S
                 self._send_stats(report)
@@ -225,6 +317,8 @@ class Leg:
     def _send_stats(self, report: dict[str, object]) -> None:
         inbound = [entry for entry in report.values() if getattr(entry, "type", "") == "inbound-rtp"]
         rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
+        with self._sound_lock:
+            counts, buffer_ms, target_ms = self._sound.counts, self._sound.buffer_ms, self._sound.target_ms
         self._owner.send(
             ipc.CallStats(
                 call=self.call,
@@ -234,6 +328,13 @@ class Leg:
                 packets_lost=max(0, sum(entry.packetsLost for entry in inbound)),  # type: ignore[attr-defined]
                 pictures_received=self._pictures_received,
                 pictures_sent=self.camera.pictures_sent,
+                concealed_ms=counts.concealed_samples // MS,
+                stretched_ms=counts.stretched_samples // MS,
+                red_recovered=counts.red_recovered,
+                fec_recovered=counts.fec_recovered,
+                sound_late=counts.late,
+                buffer_ms=buffer_ms,
+                target_ms=target_ms,
             )
         )
 
@@ -254,6 +355,21 @@ class Leg:
 def _prefer(transceiver: RTCRtpTransceiver, mime_types: tuple[str, ...]) -> None:
     known = RTCRtpSender.getCapabilities(transceiver.kind).codecs
     transceiver.setCodecPreferences([codec for name in mime_types for codec in known if codec.mimeType == name])
+
+
+def _wishes(plan: CallPlan) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
+    coding, pictures = plan.down.coding, plan.pictures_down
+    voice = sdp.VoiceWish(
+        bps=coding.bps,
+        frame_ms=coding.frame_ms,
+        playback_hz=coding.bandwidth.value,
+        fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
+        dtx=coding.dtx,
+        repeated=plan.down.red_depth > 0,
+    )
+    if pictures is None:
+        return voice, None
+    return voice, sdp.PictureWish(min(pictures.bps, START_PICTURES_BPS) // 1000, pictures.bps // 1000)
 
 
 def _usable(servers: tuple[IceServer, ...]) -> list[RTCIceServer]:

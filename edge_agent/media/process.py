@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge_agent import ipc
 from edge_agent.config import KioskSettings
+from edge_agent.core.voice import LinkMemory
 from edge_agent.media.capture import Capture
 from edge_agent.media.echo import EchoPath
 from edge_agent.media.pictures import EncodedPicture
@@ -87,6 +88,7 @@ class MediaProcess:
         self._recorder: Recorder | None = None
         self._preview: Preview | None = None
         self._as_jpeg: FarPictureDecoder | None = None
+        self._link_memory = LinkMemory(settings.link.up_kbps * 1000.0 or None, settings.link.down_kbps * 1000.0 or None)
         wanted = settings.devices
         echo = EchoPath(settings.sound.echo)
         self._camera: Capture[Picture] = Capture(
@@ -174,7 +176,7 @@ class MediaProcess:
             self._call = frame.call
         if frame.leg in self._legs:
             return
-        leg = Leg(frame.call, frame.leg, frame.ice_servers, frame.held, self)
+        leg = Leg(frame.call, frame.leg, frame.ice_servers, frame.held, self, self._link_memory)
         self._legs[frame.leg] = leg
         self._microphone.add(leg.microphone.hear)
         self._camera.add(leg.camera.see)

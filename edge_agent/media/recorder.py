@@ -62,7 +62,7 @@ class Recorder:
     def _record(self) -> None:
         import av
 
-        from edge_agent.media.tracks import sound_frame
+        from edge_agent.media.opus import sound_frame
 
         options = {"page_duration": "500000", "flush_packets": "1"}  # µs: what a power cut may take of it
         with av.open(self._path, "w", format="ogg", options=options) as container:

@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core.playout import Pulled
 from edge_agent.media.capture import RETRY_S, DeviceState, describe
-from edge_agent.media.playout import Pulled
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, Speaker
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,14 @@
-"""What the kiosk sends: the microphone as Opus, the camera as pictures that aiortc encodes.
+"""What the kiosk sends: the microphone as coded packets, the camera as pictures that aiortc encodes.
 
-A track runs from the moment its leg is offered; while it is held the voice is silence and no picture goes out, so
-that the first sound after the answer waits for nothing but the link.
+A track runs from the moment its leg is offered; while it is held the voice is silence, of which next to nothing is
+sent, and no picture goes out, so that the first sound after the answer waits for nothing but the link.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from typing import Any
 
@@ -18,120 +19,80 @@ from av.frame import Frame
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, Picture
+from edge_agent.core import red
+from edge_agent.core.voice import Coding, PicturePlan, VoicePlan
+from edge_agent.media.opus import SILENCE
+from edge_agent.media.voice import VoiceCoder, VoicePacket
+from hardware.api import SAMPLE_RATE_HZ, Picture
 
-SOUND_BPS = 32_000  # Opus, mono, fullband: transparent for speech; poor links get less, by their own work
-SILENCE = b"\xf8\xff\xfe"  # an Opus frame of 20 ms of silence (RFC 6716: fullband CELT, mono)
-QUEUED_BLOCKS = 5
-MICROPHONE_WAIT_S = 0.1  # then silence is sent, so that the far end knows the line is alive
+WHILE_HELD = VoicePlan(Coding(dtx=True))
+QUEUED_PACKETS = 5
+MICROPHONE_WAIT_S = 1.0  # a pause is told at least twice in this; then silence is, so that the line is known to live
 
-_BLOCK_S = BLOCK_SAMPLES / SAMPLE_RATE_HZ
+EARLY_S = 0.02  # a camera's stamps tremble by so much
+
 _SOUND_TIME_BASE = Fraction(1, SAMPLE_RATE_HZ)
 
 
-class SoundEncoder:
-    """Opus, 20 ms a packet. One thread at a time."""
-
-    def __init__(self, bit_rate: int) -> None:
-        codec = av.CodecContext.create("libopus", "w")
-        codec.bit_rate = bit_rate
-        codec.format = "s16"
-        codec.layout = "mono"
-        codec.sample_rate = SAMPLE_RATE_HZ
-        codec.time_base = _SOUND_TIME_BASE
-        codec.options = {"application": "voip"}
-        self._codec = codec
-        self._samples = 0
-
-    def encode(self, block: NDArray[np.int16]) -> list[bytes]:
-        frame = sound_frame(block, self._samples)
-        self._samples += len(block)
-        return [bytes(packet) for packet in self._codec.encode(frame)]
-
-
-def sound_frame(block: NDArray[np.int16], position: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout="mono")
-    frame.sample_rate = SAMPLE_RATE_HZ
-    frame.time_base = _SOUND_TIME_BASE
-    frame.pts = position
-    return frame
-
-
-class SoundDecoder:
-    """Opus packets to 48 kHz mono. One thread at a time."""
-
-    def __init__(self) -> None:
-        self._codec = av.CodecContext.create("libopus", "r")
-        self._codec.format = "s16"
-        self._codec.layout = "mono"
-        self._codec.sample_rate = SAMPLE_RATE_HZ
-
-    def decode(self, payload: bytes) -> NDArray[np.int16]:
-        """Raises ValueError for what is no Opus."""
-        try:
-            frames = self._codec.decode(Packet(payload))
-        except av.FFmpegError as error:
-            raise ValueError(str(error)) from None
-        pieces = [frame.to_ndarray().reshape(-1) for frame in frames]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
-
-
 class MicrophoneTrack(MediaStreamTrack):
-    """`hear` is the microphone's user; encoding happens in its thread."""
+    """`hear` is the microphone's user; coding happens in its thread. While held, it codes silence."""
 
     kind = "audio"
 
-    def __init__(self, held: bool) -> None:
+    def __init__(self, held: bool, plan: VoicePlan) -> None:
         super().__init__()
         self.held = held
+        self.plan = plan  # of another thread's next frame
+        self.opus_in_red: int | None = None  # where the far end takes RED: Opus' payload type in it
         self._event_loop = asyncio.get_running_loop()
-        self._encoder: SoundEncoder | None = None
-        self._packets: deque[bytes] = deque(maxlen=QUEUED_BLOCKS)
+        self._coder: VoiceCoder | None = None
+        self._packets: deque[VoicePacket] = deque(maxlen=QUEUED_PACKETS)
         self._arrived = asyncio.Event()
-        self._position = 0
-        self._silent_until: float | None = None  # set while the microphone gives nothing: when the next block is due
+        self._sent_at = self._event_loop.time()
+        self._sent_position = 0
+        self._shift = 0  # samples that were told as silence while the microphone gave none
 
     def hear(self, block: NDArray[np.int16]) -> None:
-        if self.held:
-            packets = [SILENCE]
-        else:
-            self._encoder = self._encoder or SoundEncoder(SOUND_BPS)
-            packets = self._encoder.encode(block)
-        self._event_loop.call_soon_threadsafe(self._take, packets)
+        self._coder = self._coder or VoiceCoder()
+        sound, plan = (np.zeros_like(block), WHILE_HELD) if self.held else (block, self.plan)
+        packets = self._coder.code(sound, plan, self.opus_in_red)
+        if packets:
+            self._event_loop.call_soon_threadsafe(self._take, packets)
 
-    def _take(self, packets: list[bytes]) -> None:
+    def _take(self, packets: list[VoicePacket]) -> None:
         self._packets.extend(packets)
+        self._drop_outdated()
         self._arrived.set()
 
     async def recv(self) -> Packet[Any]:
         if self.readyState != "live":
             raise MediaStreamError
-        if not await self._microphone_gives():
-            self._packets.append(SILENCE)
-        packet = Packet(self._packets.popleft())
+        payload, position = await self._next()
+        self._sent_at, self._sent_position = self._event_loop.time(), position
+        packet = Packet(payload)
         packet.time_base = _SOUND_TIME_BASE
-        packet.pts = self._position
-        self._position += BLOCK_SAMPLES
+        packet.pts = position
         return packet
 
-    async def _microphone_gives(self) -> bool:
-        if self._packets:
-            self._silent_until = None
-            return True
-        self._arrived.clear()
-        now = self._event_loop.time()
-        wait = MICROPHONE_WAIT_S if self._silent_until is None else max(0.0, self._silent_until - now)
+    async def _next(self) -> tuple[bytes, int]:
+        self._drop_outdated()
         try:
-            async with asyncio.timeout(wait):
-                await self._arrived.wait()
+            async with asyncio.timeout_at(self._sent_at + MICROPHONE_WAIT_S):
+                while not self._packets:
+                    self._arrived.clear()
+                    await self._arrived.wait()
         except TimeoutError:
-            if self._silent_until is None:
-                self._position += int((MICROPHONE_WAIT_S - _BLOCK_S) * SAMPLE_RATE_HZ)
-                self._silent_until = now + MICROPHONE_WAIT_S
-            self._silent_until += _BLOCK_S
-            return False
-        self._silent_until = None
-        return True
+            waited = int(MICROPHONE_WAIT_S * SAMPLE_RATE_HZ)
+            self._shift += waited
+            silence = SILENCE if self.opus_in_red is None else red.build(self.opus_in_red, SILENCE)
+            return silence, self._sent_position + waited
+        packet = self._packets.popleft()
+        return packet.payload, packet.position + self._shift
+
+    def _drop_outdated(self) -> None:
+        """What was coded before the far end's answer."""
+        while self._packets and self._packets[0].in_red != (self.opus_in_red is not None):
+            self._packets.popleft()
 
 
 class CameraTrack(MediaStreamTrack):
@@ -139,19 +100,25 @@ class CameraTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, held: bool) -> None:
+    def __init__(self, held: bool, plan: PicturePlan | None, room: Callable[[], Awaitable[None]]) -> None:
+        """`room` returns when the link can take the next one."""
         super().__init__()
         self.held = held
+        self._room = room
+        self.plan = plan  # None: no pictures are sent
         self.pictures_sent = 0
         self._event_loop = asyncio.get_running_loop()
         self._newest: Picture | None = None
         self._arrived = asyncio.Event()
         self._started_at: float | None = None
+        self._due_at = 0.0
         self._last_pts = -1
 
     def see(self, picture: Picture) -> None:
-        if not self.held:
-            self._event_loop.call_soon_threadsafe(self._take, picture)
+        if self.held or self.plan is None or picture.captured_at < self._due_at:
+            return
+        self._due_at = max(self._due_at + 1 / self.plan.rate, picture.captured_at - EARLY_S)
+        self._event_loop.call_soon_threadsafe(self._take, picture)
 
     def _take(self, picture: Picture) -> None:
         self._newest = picture
@@ -160,6 +127,7 @@ class CameraTrack(MediaStreamTrack):
     async def recv(self) -> Frame:
         if self.readyState != "live":
             raise MediaStreamError
+        await self._room()
         while (picture := self._newest) is None:
             self._arrived.clear()
             await self._arrived.wait()
@@ -167,6 +135,8 @@ class CameraTrack(MediaStreamTrack):
         if self._started_at is None:
             self._started_at = picture.captured_at
         frame = av.VideoFrame.from_ndarray(picture.pixels, format="bgr24")
+        if self.plan is not None and (scale := min(self.plan.width / frame.width, self.plan.height / frame.height)) < 1:
+            frame = frame.reformat(round(frame.width * scale / 2) * 2, round(frame.height * scale / 2) * 2)
         self._last_pts = max(
             self._last_pts + 1, round((picture.captured_at - self._started_at) * VIDEO_CLOCK_RATE)
         )  # a camera may stamp two pictures alike

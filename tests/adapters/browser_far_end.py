@@ -7,7 +7,7 @@ import contextlib
 import functools
 import http.server
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from playwright.async_api import Page, async_playwright
 
 from edge_agent.core import sdp
+from edge_agent.core.wire import IceServer
 
 CHROMIUM = "/usr/bin/chromium"
 
 PAGE = """<!doctype html><meta charset="utf-8"><video id="far" autoplay muted playsinline></video><script>
 const pieces = [];
 let connection, context;
-async function answer(offer) {
+async function answer([offer, iceServers]) {
   const own = await navigator.mediaDevices.getUserMedia({
     audio: {echoCancellation: false, noiseSuppression: false, autoGainControl: false}, video: true});
-  connection = new RTCPeerConnection();
+  connection = new RTCPeerConnection({iceServers});
   const far = new MediaStream();
   connection.ontrack = async event => {
     far.addTrack(event.track);
@@ -86,8 +87,11 @@ class Browser:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    async def answer(self, offer: bytes) -> bytes:
-        return sdp.compress(await self.page.evaluate("offer => answer(offer)", sdp.decompress(offer)))
+    async def answer(self, offer: bytes, servers: Sequence[IceServer] = ()) -> bytes:
+        given = [
+            {"urls": list(each.urls), "username": each.username, "credential": each.credential} for each in servers
+        ]
+        return sdp.compress(await self.page.evaluate("given => answer(given)", [sdp.decompress(offer), given]))
 
     async def heard(self) -> NDArray[np.int16]:
         return np.frombuffer(base64.b64decode(await self.page.evaluate("heard()")), "<i2")

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,13 +37,34 @@ sys.exit(run(Path(sys.argv[1]), read_kiosk_settings(Path(sys.argv[2]))))
 """
 
 Frame = TypeVar("Frame")
+Command = Callable[[Path, Path], list[str]]
+
+
+def plain_command(socket_path: Path, config: Path) -> list[str]:
+    return [sys.executable, "-c", START, str(socket_path), str(config)]
+
+
+def elsewhere(prefix: Sequence[str]) -> Command:
+    return lambda socket_path, config: [*prefix, *plain_command(socket_path, config)]
 
 
 class MediaBench:
     """In the agent's place: listens, starts the process, keeps every frame that it sends."""
 
-    def __init__(self, folder: Path, devices: dict[str, Any]) -> None:
-        self.folder, self.devices = folder, devices
+    def __init__(
+        self,
+        folder: Path,
+        devices: dict[str, Any],
+        command: Command = plain_command,
+        settings: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """`command(socket, config)` starts the process; `settings` beside its devices; `env` is added to its
+        environment."""
+        self.folder, self.devices, self.command = folder, devices, command
+        self.settings = settings or {}
+        self._env = {**os.environ, **(env or {})}
+        self.log = ""
         self.frames: list[tuple[float, Any]] = []
         self._news = asyncio.Condition()
         self._link: ipc.Link | None = None
@@ -52,7 +73,7 @@ class MediaBench:
     async def running(self) -> AsyncIterator[MediaBench]:
         socket_path = self.folder / "media.sock"
         config = self.folder / "kiosk.toml"
-        config.write_text(tomli_w.dumps({"devices": self.devices}))
+        config.write_text(tomli_w.dumps({"devices": self.devices, **self.settings}))
         connected: asyncio.Future[ipc.Link] = asyncio.get_running_loop().create_future()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +88,7 @@ class MediaBench:
         async with await asyncio.start_unix_server(serve, socket_path):
             self.started_at = time.monotonic()
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", START, str(socket_path), str(config), stderr=asyncio.subprocess.PIPE
+                *self.command(socket_path, config), stderr=asyncio.subprocess.PIPE, env=self._env
             )
             try:
                 self._link = await asyncio.wait_for(connected, 20)
@@ -152,8 +173,13 @@ class MediaBench:
         return pss_mb(self.process.pid)
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
+
+
+def cpu_s(pid: int) -> float:
+    """Of all its threads since its start."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pss_mb(pid: int) -> float:

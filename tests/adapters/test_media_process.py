@@ -155,7 +155,7 @@ async def test_a_held_call_gives_nothing_away_and_opens_at_once(tmp_path: Path, 
         await bench.expect(ipc.CallStats, lambda frame: frame.packets_received > 50)
 
         assert far.pictures == []
-        assert len(far.heard) > 10
+        assert len(far.heard) > 0  # a pause is told now and then
         assert np.abs(np.concatenate(far.heard)).max() <= 2
         assert not any(isinstance(frame, ipc.FarPicture | ipc.FirstHeard | ipc.FirstSeen) for _, frame in bench.frames)
         assert speech.first_sound_s(speech.read_wav(tmp_path / "speaker.wav")) is None
@@ -470,7 +470,7 @@ async def test_a_missing_camera_and_microphone_leave_the_rest_of_a_call(tmp_path
         await bench.connect(far)
         await bench.expect(ipc.FirstHeard)
         await bench.expect(ipc.FirstSeen)
-        await eventually(lambda: len(far.heard) >= 50)  # silence is sent, so that the line is known to live
+        await eventually(lambda: len(far.heard) >= 2, within_s=10)  # silence is sent, so that the line is known to live
 
 
 async def test_a_microphone_plugged_in_later_is_noticed(tmp_path: Path, voices: Voices) -> None:

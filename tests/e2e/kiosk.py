@@ -27,7 +27,7 @@ from edge_agent.identity import Identity
 from kiosk.prompts import Prompts
 from kiosk.screen import View
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
-from tests.e2e.lab import Lab
+from tests.e2e.lab import Village
 from tests.e2e.program import Program, children, command_line, free_port, until
 from tests.e2e.speech import RATE_HZ, Samples, holds, read_wav
 
@@ -51,7 +51,7 @@ def lay_over(settings: Settings, over: Settings) -> None:
 class Kiosk:
     """`settings` is its configuration; `join` puts its identity into the state folder."""
 
-    def __init__(self, folder: Path, name: str, microphone: Path, lab: Lab | None = None) -> None:
+    def __init__(self, folder: Path, name: str, microphone: Path, lab: Village | None = None) -> None:
         self.folder, self.name = folder, name
         self.state_dir = folder / "state"
         self.toml = folder / "kiosk.toml"

@@ -20,6 +20,7 @@ import tomli_w
 from edge_agent.tls import BrokerTls
 from hub import console
 from tests.e2e.console_client import ConsoleClient
+from tests.e2e.far_village import FarVillage
 from tests.e2e.kiosk import CLI, ENVIRONMENT, PIN, START_TIMEOUT_S, Kiosk, Settings, lay_over, read_rows
 from tests.e2e.lab import Lab
 from tests.e2e.program import Program, free_port
@@ -54,7 +55,7 @@ class Kit:
     """`settings` is the hub's configuration, section by section. In a `lab` the hub and the broker serve the town's
     address over TLS, and kiosks live in the village; otherwise all is on loopback."""
 
-    def __init__(self, folder: Path, lab: Lab | None = None) -> None:
+    def __init__(self, folder: Path, lab: Lab | FarVillage | None = None) -> None:
         self.folder, self.lab = folder, lab
         self.data_dir = folder / "hub"
         self.toml = folder / "hub.toml"

@@ -96,7 +96,7 @@ def heard(reference: Samples, recording: Samples) -> Heard:
         window = sound[start : start + size]
         offset = _best_offset(loop, window)
         original = np.take(loop, np.arange(offset, offset + size), mode="wrap")
-        scores.append(_score(original, window))
+        scores.append(pesq_of(original, window))
         seconds.extend(_seconds_heard(original, window))
         delays.append((start - offset) % len(loop) / SCORE_RATE_HZ * 1000)
     return Heard(
@@ -136,7 +136,8 @@ def _best_offset(loop: NDArray[np.float64], window: NDArray[np.float64]) -> int:
     return int(np.argmax(correlate(tiled, window, mode="valid", method="fft")))
 
 
-def _score(original: NDArray[np.float64], window: NDArray[np.float64]) -> float:
+def pesq_of(original: NDArray[np.float64], window: NDArray[np.float64]) -> float:
+    """MOS-LQO of one stretch of narrow-band sound, already aligned; 1.0 where there is nothing like speech."""
     if np.max(np.abs(window)) < 1:  # digital silence, which the package cannot score
         return 1.0
     try:

@@ -78,6 +78,21 @@ async def test_the_call_comes_back_by_itself(kit, kiosk, doctor, voices, how, ou
     assert len(kit.rows("SELECT id FROM call WHERE consult_id = ?", over.consult)) == 1
 
 
+async def test_another_address_in_the_call(kit, kiosk, doctor, voices):
+    """Wi-Fi gives way to a modem: nobody presses anything, and it is the same call."""
+    call = await live_call(kiosk, doctor)
+    moved = time.monotonic()
+    kit.lab.move()
+    await kiosk.agent.until_line(r"leg=2 state=connected", 10.0)
+    print(f"\nconnected anew {time.monotonic() - moved:.1f} s after the address changed")
+    await both_live(kiosk, doctor, 5.0)
+    (await watch(kiosk, doctor, voices.patient, voices.doctor, 9.0)).check()
+    await doctor.hang_up()
+    over = await kit.until_over(call)
+    over.check("answered")
+    assert len(kit.rows("SELECT id FROM call WHERE consult_id = ?", over.consult)) == 1
+
+
 @pytest.mark.timeout(240)
 async def test_after_a_minute_the_consult_goes_on_as_a_message(kit, kiosk, doctor, available):
     call = await live_call(kiosk, doctor)

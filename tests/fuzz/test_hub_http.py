@@ -81,9 +81,8 @@ def test_no_server_error_and_no_undescribed_answer(hub: Hub):
             headers["Cookie"] = sessions[role]
         statuses = asked.setdefault(operation.label, set())
         for mode in GenerationMode:
-            if time.monotonic() > until:
-                continue
-
+            if statuses and time.monotonic() > until:
+                continue  # each was asked something
             try:
                 _ask(operation, mode, examples, hub.url, headers, statuses)
             except Exception as error:

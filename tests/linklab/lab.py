@@ -18,6 +18,7 @@ import selectors
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -37,6 +38,19 @@ _PR_SET_PDEATHSIG = 1
 
 class LabUnavailable(RuntimeError):
     """What the system does not allow, in one line: the reason a test skips with."""
+
+
+def with_namespaces_allowed() -> None:
+    """Returns as root. Else starts this program anew as root of a user namespace of its own, from where the machine's
+    network is not seen; raises LabUnavailable where the system does not allow it."""
+    if os.geteuid() == 0:
+        return
+    wrapper = ["unshare", "--user", "--map-root-user", "--net", "--"]
+    allowed = subprocess.run([*wrapper, "true"], capture_output=True, text=True, check=False)
+    if allowed.returncode:
+        raise LabUnavailable(f"it needs root, or user namespaces, which this system refuses: {allowed.stderr.strip()}")
+    sys.stdout.flush()
+    os.execvp(wrapper[0], [*wrapper, *sys.orig_argv])
 
 
 def unavailable_reason() -> str | None:
@@ -100,19 +114,25 @@ class LinkLab:
         except BaseException:
             self._stack.close()
             raise
-        started = time.monotonic()
-        self._up, self._down = LinkPath(up, started), LinkPath(down, started)
+        self._specs = (up, down)
+        self.start_anew()
         self._stop_read, self._stop_write = os.pipe()
         self._carrier = threading.Thread(target=self._carry, args=(near_fd, far_fd), name="linklab", daemon=True)
         self._carrier.start()
 
+    def start_anew(self) -> None:
+        """From now on traces and outages run and all is counted. What was under way is lost."""
+        started = time.monotonic()
+        up, down = self._specs
+        self._paths = (LinkPath(up, started), LinkPath(down, started))
+
     @property
     def up_counts(self) -> PathCounts:
-        return self._up.counts
+        return self._paths[0].counts
 
     @property
     def down_counts(self) -> PathCounts:
-        return self._down.counts
+        return self._paths[1].counts
 
     def __enter__(self) -> LinkLab:
         return self
@@ -153,11 +173,12 @@ class LinkLab:
         return fd
 
     def _carry(self, near_fd: int, far_fd: int) -> None:
-        ways = {near_fd: (self._up, far_fd), far_fd: (self._down, near_fd)}
         with selectors.DefaultSelector() as selector:
             for fd in (near_fd, far_fd, self._stop_read):
                 selector.register(fd, selectors.EVENT_READ)
             while True:
+                up, down = self._paths
+                ways = {near_fd: (up, far_fd), far_fd: (down, near_fd)}
                 dues = [at for path, _ in ways.values() if (at := path.next_time()) is not None]
                 timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
                 ready = [key.fd for key, _ in selector.select(timeout)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -83,3 +84,32 @@ def test_nothing_is_left_behind():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert b"ll" not in subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout.split()
+
+
+FAR = """
+import socket
+with socket.create_server(("10.77.0.2", 9001)) as server:
+    print("waiting", flush=True)
+    server.accept()[0].sendall(b"hello from afar")
+"""
+NEAR = """
+import socket, sys, time
+while True:
+    try:
+        print(socket.create_connection(("10.77.0.2", 9001)).recv(100).decode())
+        sys.exit(7)
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+"""
+
+
+def test_a_command_at_the_near_end():
+    far = shlex.join([sys.executable, "-c", FAR])
+    argv = ["-m", "tests.linklab", "--rate", "64:128", "--delay", "20", "--loss", "0:2", "--queue", "0.5", "--far", far]
+    done = subprocess.run(
+        [sys.executable, *argv, "--", sys.executable, "-c", NEAR], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert "hello from afar" in done.stdout
+    assert "link: 64 up 128 down, 20 ms, 0.5 s" in done.stderr
+    assert "0 dropped by a full queue" in done.stderr

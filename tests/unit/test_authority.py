@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -138,3 +143,72 @@ def test_the_old_key_is_gone_when_the_change_is_finished(authority: Authority, t
     assert not authority.issued(old)
     assert x509.load_pem_x509_certificate(authority.cert_path.read_bytes()).issuer == new.certificate.subject
     assert x509.load_pem_x509_certificate(authority.signer_pem.encode()).issuer == new.certificate.subject
+
+
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """In a child that is killed before its `step`th change on disk; whether it came to its end first."""
+    child = os.fork()
+    if child == 0:
+        left = step
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **named: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **named)
+
+            return call
+
+        for name in ("rename", "replace", "fsync", "unlink", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("what", ["first start", "rotate", "finish"])
+def test_a_kill_at_any_step_leaves_a_ca_that_goes_on(tmp_path: Path, what: str) -> None:
+    """And the same command can be given again."""
+    made = tmp_path / "made"
+    kiosk = a_key()
+    before = None
+    if what != "first start":
+        authority = new_authority(made)
+        authority.revoke([17])
+        if what == "finish":
+            authority.rotate()
+        before = authority.issue(kiosk, "hill-1")
+    for step in range(60):
+        folder = tmp_path / str(step)
+        if made.exists():
+            shutil.copytree(made, folder)
+        authority = Authority(folder, lambda: PASSPHRASE)
+        work = {
+            "first start": lambda at=authority: at.ensure(NAMES),
+            "rotate": lambda at=authority: at.rotate(),
+            "finish": lambda at=authority: at.finish_rotation(NAMES),
+        }[what]
+        ended = killed_at(step, work)
+        authority.ensure(NAMES)  # as every command and every start of the hub does
+        assert len(authority.cas) in ((1, 2) if before else (1,))
+        if before is not None:
+            assert authority.issued(before)
+            assert authority.revoked == {17}
+            authority.issue(kiosk, "hill-1").verify_directly_issued_by(authority.cas[-1].certificate)
+            assert {each.issuer for each in authority._crls} == {ca.certificate.subject for ca in authority.cas}
+            for pem in (authority.cert_path.read_text(), authority.signer_pem):
+                assert authority.issued(x509.load_pem_x509_certificate(pem.encode()))
+        if what == "rotate" and len(authority.cas) == 1:
+            authority.rotate()
+        if what != "first start" and len(authority.cas) == 2:
+            authority.finish_rotation(NAMES)
+        assert len(authority.cas) == 1
+        if ended:
+            break
+    else:
+        pytest.fail("it never came to its end")
+    assert step > 8, "too few steps were looked at"

@@ -30,6 +30,11 @@ def test_works_without_a_file(tmp_path):
         ("[listen]\ntls_cert = 'x.pem'\n", ["tls_cert and tls_key go together"]),
         ("[broker]\nhost = '192.168.1.5'\n", ["broker.host", "only TLS", "broker.ca_file"]),
         ("[ice]\nturn_urls = ['turn:x']\n", ["ice.turn_urls", "turn_secret"]),
+        (
+            "[ice]\nturn_urls = ['turns:x?transport=udp']\nturn_secret = 's'\n",
+            ["ice.turn_urls", "turns:x?transport=udp"],
+        ),
+        ("[ice]\nstun_urls = ['http://x']\n", ["ice.stun_urls", "http://x", "stun:turn.example.org"]),
         ("[broker]\nprocess = 'a/b'\n", ["broker.process", "a/b"]),
         ("[listen\n", ["not valid TOML"]),
     ],
@@ -41,6 +46,12 @@ def test_says_file_and_key_and_what_is_allowed(tmp_path, text, words):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_every_way_to_a_turn_server(tmp_path):
+    urls = ("turn:a.example", "turn:a.example:99?transport=udp", "turn:a.example?transport=tcp", "turns:a.example:443")
+    settings = read(tmp_path, f"[ice]\nturn_urls = {list(urls)}\nturn_secret = 's'\n")
+    assert settings.ice.turn_urls == urls
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_agent.core import wire
-from edge_agent.core.outbox import FIRST_RESEND_S, REFUSALS, Freed, Limits, Outbox, SendChunk, SendMessage
+from edge_agent.core.outbox import (
+    CHUNK_AROUND_BYTES,
+    FIRST_RESEND_S,
+    MESSAGE_WIRE_BYTES,
+    REFUSALS,
+    Freed,
+    Limits,
+    Outbox,
+    SendChunk,
+    SendMessage,
+)
 from edge_agent.core.ranges import ByteRanges
 
 A, B = b"a" * 16, b"b" * 16
@@ -60,7 +70,7 @@ def test_nothing_goes_while_the_hub_is_out_of_reach():
     waiting = note()
     outbox.add(waiting)
     assert outbox.next(0) is None
-    assert outbox.next_deadline() is None
+    assert outbox.next_deadline(0) is None
     outbox.reached(5)
     assert drain(outbox, 5) == ids(waiting)
 
@@ -104,7 +114,7 @@ def test_without_a_receipt_it_goes_again_ever_more_slowly():
         for item in drain(outbox, now):
             sent_at.append(now)
             outbox.acknowledged(item, now)
-        now = outbox.next_deadline() or pytest.fail("it is forgotten")
+        now = outbox.next_deadline(now) or pytest.fail("it is forgotten")
     gaps = [after - before for before, after in itertools.pairwise(sent_at)]
     assert gaps == [10, 20, 40, 80, 160, 300, 300]
 
@@ -359,7 +369,7 @@ class Delivering(RuleBasedStateMachine):
     @invariant()
     def something_is_due_while_anything_waits(self) -> None:
         if self.up and self.store and not self.outbox.messages_in_flight and not self.outbox.chunks_in_flight:
-            ready = self.outbox.next_deadline() is not None
+            ready = self.outbox.next_deadline(self.now) is not None
             assert ready or any(file.to_send for file in self.outbox._files.values())
 
     def teardown(self) -> None:
@@ -373,7 +383,7 @@ class Delivering(RuleBasedStateMachine):
                 self.the_hub_answers(0, "arrives")
             if not self.store:
                 break
-            self.now = max(self.now, self.outbox.next_deadline() or self.now)
+            self.now = max(self.now, self.outbox.next_deadline(self.now) or self.now)
         assert not self.store
         assert all(held.covers(0, self.sizes[key]) for key, held in self.hub_files.items())
         assert self.hub_files.keys() == self.sizes.keys()
@@ -381,3 +391,59 @@ class Delivering(RuleBasedStateMachine):
 
 TestDelivering = Delivering.TestCase
 TestDelivering.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+# --- beside a call
+
+
+def test_a_budget_is_kept_and_used_by_a_file():
+    outbox = reached(manifest(2_000_000))
+    for item in drain(outbox):
+        outbox.acknowledged(item, 0)
+    outbox.have(A, DIGEST, (), False, 0)
+    outbox.set_budget(1_000, 0)
+    now, spent, longest = 0.0, 0, 0
+    while now < 60:
+        for item in drain(outbox, now):
+            if isinstance(item, SendChunk):
+                spent += item.length + CHUNK_AROUND_BYTES
+                longest = max(longest, item.length)
+            outbox.acknowledged(item, now)
+        now = outbox.next_deadline(now) or pytest.fail("it is forgotten")
+    assert 57_000 <= spent <= 62_000
+    assert longest == 1_000 - CHUNK_AROUND_BYTES
+    outbox.set_budget(None, now)
+    first, *_ = drain(outbox, now)
+    assert isinstance(first, SendChunk)
+    assert first.length == Limits().chunk_bytes
+
+
+def test_call_signalling_does_not_wait_for_the_budget():
+    outbox = reached()
+    outbox.set_budget(100, 0)
+    noted, called = note(A, 1), request(B, 1)
+    outbox.add(noted)
+    assert drain(outbox) == ids(noted)
+    later = note(A, 2)
+    outbox.add(later)
+    outbox.add(called)
+    assert drain(outbox) == ids(called)
+    assert outbox.next_deadline(0) == pytest.approx(free_at := 2 * MESSAGE_WIRE_BYTES / 100)
+    assert drain(outbox, free_at - 0.1) == []
+    assert drain(outbox, free_at) == ids(later)
+
+
+def test_the_thinnest_budget_still_moves_a_file():
+    outbox = reached(manifest(1000))
+    for item in drain(outbox):
+        outbox.acknowledged(item, 0)
+    outbox.have(A, DIGEST, (), False, 0)
+    outbox.set_budget(125, 0)
+    now, held = 0.0, ByteRanges()
+    while held.as_tuple() != ((0, 1000),):
+        for item in drain(outbox, now):
+            if isinstance(item, SendChunk):
+                held.add(item.offset, item.offset + item.length)
+            outbox.acknowledged(item, now)
+        now = outbox.next_deadline(now) or pytest.fail("it is forgotten")
+    assert now < 25

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -146,6 +147,40 @@ def test_a_browsers_answer_keeps_what_the_kit_uses() -> None:
     ]
 
 
+WITH_RED = CHROMIUM_ANSWER.replace("SAVPF 96", "SAVPF 96 110").replace(
+    "a=rtpmap:96 opus", "a=rtpmap:110 red/48000/2\na=fmtp:110 96/96\na=rtpmap:96 opus"
+)
+WISH = sdp.VoiceWish(bps=10_000, frame_ms=60, playback_hz=8_000, fec=False, dtx=True, repeated=False)
+
+
+def test_repeated_frames_travel_with_the_codec_that_they_repeat() -> None:
+    lines = sdp.decompress(sdp.compress(WITH_RED)).splitlines()
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 96 110" in lines
+    assert "a=fmtp:110 96/96" in lines
+    assert sdp.takes_red(WITH_RED)
+    assert not sdp.takes_red(CHROMIUM_ANSWER)
+
+    of_another = sdp.decompress(sdp.compress(WITH_RED.replace("110 96/96", "110 111/111"))).splitlines()
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 96" in of_another
+    assert "red" not in "".join(of_another)
+
+
+def test_the_far_end_is_asked_how_to_send() -> None:
+    asked = sdp.compress(WITH_RED, WISH, sdp.PictureWish(60, 80))
+    lines = sdp.decompress(asked).splitlines()
+
+    assert len(asked) <= len(sdp.compress(WITH_RED)) + 30, "it grew: look at the dictionary"
+    assert (
+        "a=fmtp:96 maxaveragebitrate=10000;maxplaybackrate=8000;minptime=60;stereo=0;usedtx=1;useinbandfec=0" in lines
+    )
+    assert {"a=ptime:60", "a=maxptime:60", "a=fmtp:97 x-google-max-bitrate=80;x-google-start-bitrate=60"} <= set(lines)
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 96 110" in lines
+
+    repeated = sdp.decompress(sdp.compress(WITH_RED, replace(WISH, repeated=True))).splitlines()
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 110 96" in repeated
+    assert "m=video 9 UDP/TLS/RTP/SAVPF 97 98" in repeated
+
+
 def test_a_fingerprint_of_the_session_and_an_mdns_name_are_taken() -> None:
     lines = sdp.decompress(sdp.compress(FIREFOX_ANSWER)).splitlines()
 
@@ -232,7 +267,7 @@ def deflated(text: bytes, dictionary: bytes = sdp._DICTIONARY) -> bytes:
     "data",
     [
         b"",
-        b"\x02" + sdp.compress(CHROMIUM_ANSWER)[1:],
+        b"\x03" + sdp.compress(CHROMIUM_ANSWER)[1:],
         sdp.compress(CHROMIUM_ANSWER)[:-1],
         sdp.compress(CHROMIUM_ANSWER) + b"\x00",
         deflated(b"a" * 500_000),  # a bomb: half a megabyte in less than 800 bytes
@@ -258,7 +293,7 @@ def test_any_bytes_raise_sdp_error_or_are_canonical(data: bytes) -> None:
         assert sdp.decompress(sdp.compress(text)) == text
 
 
-@given(st.lists(st.sampled_from(CHROMIUM_ANSWER.splitlines() + FIREFOX_ANSWER.splitlines()), max_size=80), st.data())
+@given(st.lists(st.sampled_from(WITH_RED.splitlines() + FIREFOX_ANSWER.splitlines()), max_size=80), st.data())
 def test_any_mixture_of_lines_is_refused_or_comes_back_the_same(lines: list[str], data: st.DataObject) -> None:
     whole = CHROMIUM_ANSWER.splitlines()
     for line in lines[:6]:

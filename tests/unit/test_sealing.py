@@ -44,7 +44,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("topic", "payload"), SAID)
+@pytest.mark.parametrize(("topic", "payload"), SAID, ids=["presence", "call", "progress", "chunk", "hub"])
 def test_what_the_hub_says_is_heard(topic, payload):
     assert kiosk().open(topic, payload)
 

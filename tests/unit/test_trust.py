@@ -53,6 +53,17 @@ def test_nothing_of_the_message_is_readable():
         (b"\x02", trust.Unreadable),
         (b"\x03" + say()[1:], trust.Forged),
     ],
+    ids=[
+        "another signer",
+        "another kiosk",
+        "another direction",
+        "another reader",
+        "open",
+        "expired",
+        "empty",
+        "short",
+        "another form",
+    ],
 )
 def test_what_is_not_believed(payload, error):
     with pytest.raises(error):

@@ -97,6 +97,13 @@ async def test_the_end_says_how(agent, lock, outcome, state, key):
     assert show(agent, lock, Status(state=state, consult=CONSULT)).title == Language.load("fr").title(key)
 
 
+@pytest.mark.parametrize(("outcome", "step"), [("answered", None), ("cancelled", "received")])
+async def test_who_has_talked_waits_for_nobody_to_see_a_message(agent, lock, outcome, step):
+    agent.records.consults[CONSULT].saved_at_ms = 7
+    agent.last_saved, agent.last_outcome = CONSULT, outcome
+    assert show(agent, lock, Status(state=State.ENDED, consult=CONSULT)).saved_step == step
+
+
 async def test_the_call_in_figures(agent, lock):
     status = Status(
         state=State.LIVE, consult=CONSULT, call=CALL, heard_by="person", doctor="Dr A", leg=1, leg_connected=True,

@@ -20,6 +20,8 @@ const ASK_AGAIN_MS = 8000;
 const OLD_LEG_MS = 1000; // the kiosk may see the new leg a moment later than we do
 const DEVICES_MS = 1500; // with permission given the answer carries real addresses; a question may stand for long
 const TICK_MS = 500;
+const LISTEN_MS = 200; // closer, while nothing comes
+const BREATH_MS = 1600; // the kiosk's pauses in speech have a packet each 400 ms, and some are lost
 
 export class CallMedia {
   /**
@@ -34,6 +36,7 @@ export class CallMedia {
     this.call = "";
     this.#reset();
     setInterval(() => void this.#tick(), TICK_MS);
+    setInterval(() => void this.#listen(), LISTEN_MS);
     for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, () => this.#unblockSound());
   }
 
@@ -77,8 +80,11 @@ export class CallMedia {
   async takeOffer(offer) {
     if (offer.call !== this.call || offer.leg < this.#highestLeg()) return;
     const newest = this.legs.at(-1);
-    if (newest?.offer === offer.sdp) return this.#sendAnswer(newest); // the hub has not heard it, as after an outage
-    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg));
+    if (newest?.number === offer.leg && newest.isOf(offer.sdp)) {
+      if (newest.offer !== offer.sdp) await newest.addCandidates(offer.sdp).catch((error) => console.warn("candidates not usable: %s", error));
+      return this.#sendAnswer(newest); // also where the hub has not heard it, as after an outage
+    }
+    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg), () => this.#sendAnswer(leg));
     this.legs.push(leg);
     this.onChange();
     if (this.devices.starting) await Promise.race([this.devices.starting, pause(DEVICES_MS)]);
@@ -242,6 +248,16 @@ export class CallMedia {
     this.#judge();
     if (JSON.stringify(this.status()) !== before || this.lostAt) this.onChange();
     if (this.#needsNewLeg(performance.now())) this.#askForLeg();
+  }
+
+  async #listen() {
+    const leg = this.active;
+    if (!leg || !leg.connected) return;
+    if (!leg.breathHeld && performance.now() - leg.lastHeardAt < TICK_MS + LISTEN_MS) return;
+    await leg.measure(performance.now()).catch(() => undefined); // closed meanwhile
+    const dead = performance.now() - leg.lastHeardAt > BREATH_MS;
+    // Where checks of the path went on after sound and picture had ended, the line is there: nothing else is to be said.
+    leg.holdBreath(dead && leg.lastHeardAt - leg.lastPacketAt < TICK_MS * 2);
   }
 
   /** Is the line there? While held the kiosk may send nothing, so only the connection itself counts. */

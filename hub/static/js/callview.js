@@ -60,7 +60,9 @@ function details(call, now) {
 export function words(call, phase, status, localNow) {
   if (phase === "lost") {
     const left = Math.ceil((GIVE_UP_MS - (localNow - status.lostSince)) / 1000);
-    return left > 0 ? `Line lost – trying again for ${left} s` : "Line lost – waiting for the hub to end the call";
+    return left > 0
+      ? `Line lost – it is being restored by itself, for ${left} s more`
+      : "Line lost – waiting for the hub to end the call";
   }
   if (phase === "live") {
     if (status.soundBlocked) return "The browser keeps the sound off – press anywhere to hear the patient";

@@ -1,14 +1,18 @@
-/** The kiosks as machines: how each is, and codes for new ones. */
+/** The kiosks as machines: how each is, and what a technician does with it. */
 
+import { approvalsPart } from "./approvals.js";
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
-import { ago, clockTime, count, languageLabel, missingLabel, warningLabel } from "./labels.js";
+import { invitationsPart } from "./invitations.js";
+import { ago, clockTime, count, day, missingLabel, warningLabel } from "./labels.js";
 
 const SOON_MS = 10 * 60_000; // a line that is away for so long is not yet news
+const RENEWED_BEFORE_MS = 29 * 86_400_000; // of its end, if all is well: then a certificate has 30 days left
 
 /**
  * @typedef {{kiosk: string, site: string, joined_at: number, online: boolean, last_seen: number, software: string,
- *   missing: string[], warnings: string[], clock_trusted: boolean, language: string}} KioskCard
+ *   missing: string[], warnings: string[], clock_trusted: boolean, language: string, certificate_until: number,
+ *   asking: import("./approvals.js").Asking[]}} KioskCard
  */
 
 /** @param {import("./office.js").OfficeState} state @param {any} actions @param {number} now */
@@ -17,16 +21,17 @@ export function kiosksPage(state, actions, now) {
   return h(
     "div",
     { class: "office-page", key: "kiosks" },
-    state.permissions.includes("invite_kiosks") && invitePart(state, actions),
+    state.permissions.includes("approve_kiosks") && approvalsPart(state, actions, now),
+    state.permissions.includes("invite_kiosks") && invitationsPart(state, actions, now),
     kiosks === null
       ? h("p", { class: "empty" }, "Fetching…")
       : kiosks.length
-        ? kioskTable(kiosks, now)
+        ? kioskTable(kiosks, state, actions, now)
         : h("p", { class: "empty" }, "No kiosk has joined yet."),
   );
 }
 
-function kioskTable(kiosks, now) {
+function kioskTable(kiosks, state, actions, now) {
   const rank = (card) => (trouble(card, now) ? 0 : 1);
   const sorted = [...kiosks].sort((a, b) => rank(a) - rank(b) || a.site.localeCompare(b.site) || a.kiosk.localeCompare(b.kiosk));
   const online = kiosks.filter((card) => card.online).length;
@@ -43,15 +48,16 @@ function kioskTable(kiosks, now) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ["Clinic", "State", "To look after", "Software", "Language", "Joined"].map((text) => h("th", { scope: "col" }, text)))),
-      h("tbody", {}, sorted.map((card) => kioskRow(card, now))),
+      h("thead", {}, h("tr", {}, ["Clinic", "State", "To look after", "Certificate", "Software", ""].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, sorted.map((card) => kioskRow(card, state, actions, now))),
     ),
   );
 }
 
-function kioskRow(card, now) {
+function kioskRow(card, state, actions, now) {
   const wrong = [...card.missing.map(missingLabel), ...card.warnings.map(warningLabel)];
   if (card.online && !card.clock_trusted) wrong.push("its clock is not set");
+  if (late(card, now)) wrong.push(card.certificate_until > now ? "its certificate is not renewed" : "its certificate has run out");
   return h(
     "tr",
     { key: card.kiosk, "data-test": "kiosk", "data-kiosk": card.kiosk, "data-online": String(card.online) },
@@ -62,43 +68,33 @@ function kioskRow(card, now) {
       h("span", { class: card.online ? "with-icon online" : "with-icon offline" }, icon(card.online ? "link" : "linkOff"), seen(card, now)),
     ),
     h("td", {}, wrong.length ? h("span", { class: "with-icon offline" }, icon("alert"), wrong.join(", ")) : h("span", { class: "quiet" }, "nothing")),
-    h("td", {}, card.software || "–"),
-    h("td", {}, languageLabel(card.language)),
-    h("td", {}, clockTime(card.joined_at, now)),
+    h("td", { class: "number" }, card.certificate_until ? `until ${day(card.certificate_until, now)}` : h("span", { class: "offline" }, "revoked")),
+    h("td", { title: `joined ${clockTime(card.joined_at, now)}` }, card.software || "–"),
+    h("td", { class: "row-actions" }, rowActions(card, state, actions)),
   );
+}
+
+function rowActions(card, state, actions) {
+  if (state.asked === card.kiosk) {
+    return [
+      h("span", { class: "quiet", key: "sure" }, "It is cut off at once, and needs a new code to come back."),
+      h("button", { type: "button", key: "no", onclick: () => actions.ask("") }, "Cancel"),
+      h("button", { class: "danger", type: "button", key: "yes", disabled: state.busy, onclick: () => actions.revoke(card.kiosk), "data-test": "revoke-sure" }, "Revoke"),
+    ];
+  }
+  const may = (permission) => state.permissions.includes(permission);
+  return [
+    may("invite_kiosks") && h("button", { type: "button", key: "replace", disabled: state.busy, title: "A code with which another device takes this kiosk's place", onclick: () => actions.invite({ kiosk: card.kiosk }), "data-test": "replace" }, "New hardware"),
+    may("revoke_kiosks") && card.certificate_until > 0 && h("button", { type: "button", key: "revoke", disabled: state.busy, onclick: () => actions.ask(card.kiosk), "data-test": "revoke" }, "Revoke"),
+  ];
 }
 
 const seen = (card, now) => (card.online ? "online" : card.last_seen ? `last seen ${ago(card.last_seen, now)}` : "never seen");
 
-function trouble(card, now) {
-  const away = !card.online && now - Math.max(card.last_seen, card.joined_at) > SOON_MS;
-  return away || card.missing.length > 0 || card.warnings.length > 0 || (card.online && !card.clock_trusted);
-}
+const late = (card, now) => card.certificate_until > 0 && card.certificate_until - now < RENEWED_BEFORE_MS;
 
-function invitePart(state, actions) {
-  const submit = (event) => {
-    event.preventDefault();
-    const form = new FormData(event.target);
-    actions.invite(String(form.get("site")), Number(form.get("count")));
-  };
-  return h(
-    "section",
-    { class: "panel", key: "invite" },
-    h("h2", {}, "New kiosks"),
-    h(
-      "form",
-      { class: "line-form", onsubmit: submit },
-      h("label", {}, "Clinic, as doctors shall see it", h("input", { name: "site", required: true, maxlength: "200", "data-test": "invite-site" })),
-      h("label", { class: "short" }, "Codes", h("input", { name: "count", type: "number", min: "1", max: "50", value: "1", required: true })),
-      h("button", { class: "primary", type: "submit", disabled: state.busy, "data-test": "invite-submit" }, "Make codes"),
-    ),
-    state.codes.length > 0 &&
-      h(
-        "div",
-        { class: "made", role: "status", "data-test": "codes" },
-        h("p", {}, "On the kiosk: ", h("code", {}, "teleconsult join CODE"), ". Each code is good once and for 14 days. They are shown only now."),
-        h("ol", { class: "codes" }, state.codes.map((code) => h("li", { key: code }, h("code", {}, code)))),
-        h("button", { type: "button", onclick: actions.putMadeAway }, "Done"),
-      ),
-  );
+function trouble(card, now) {
+  if (!card.certificate_until) return false;
+  const away = !card.online && now - Math.max(card.last_seen, card.joined_at) > SOON_MS;
+  return away || card.missing.length > 0 || card.warnings.length > 0 || (card.online && !card.clock_trusted) || late(card, now);
 }

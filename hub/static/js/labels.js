@@ -76,6 +76,7 @@ const AUDIT = {
   renewed: "renewed its certificate",
   approval_asked: "asked for an approval",
   approved: "approved a kiosk",
+  refused: "refused a kiosk",
   ca_rotated: "began a change of CA",
   ca_rotation_finished: "ended a change of CA",
   revoked: "revoked a kiosk",
@@ -118,10 +119,14 @@ export function duration(ms) {
 export function clockTime(at, now) {
   const date = new Date(at);
   const time = date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-  if (date.toDateString() === new Date(now).toDateString()) return time;
+  return date.toDateString() === new Date(now).toDateString() ? time : `${day(at, now)} ${time}`;
+}
+
+/** "3 Mar", and the year where it is another. @param {number} at @param {number} now */
+export function day(at, now) {
+  const date = new Date(at);
   const otherYear = date.getFullYear() !== new Date(now).getFullYear();
-  const day = date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: otherYear ? "numeric" : undefined });
-  return `${day} ${time}`;
+  return date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: otherYear ? "numeric" : undefined });
 }
 
 /** "just now", "4 min ago", "3 h ago", then the date. @param {number} at @param {number} now */

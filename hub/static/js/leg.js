@@ -5,7 +5,7 @@
  * @typedef {import("./devices.js").Kind} Kind
  */
 
-const GATHER_MS = 1000; // on a LAN it takes some ten; a slow TURN server must not hold up the answer
+const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
 
 export class Leg {
   /**
@@ -13,27 +13,38 @@ export class Leg {
    * @param {string} offer
    * @param {RTCIceServer[]} iceServers
    * @param {() => void} onChange the connection's state changed
+   * @param {() => void} onCandidates there is more in `sdp` than before
    */
-  constructor(number, offer, iceServers, onChange) {
+  constructor(number, offer, iceServers, onChange, onCandidates) {
     this.number = number;
     this.offer = offer;
-    this.sdp = ""; // the whole answer, candidates included, once it is made
+    this.sdp = ""; // the whole answer, with the candidates so far, once it is made
+    /** @type {Promise<void>} the offer is taken in */
+    this.described = new Promise(() => undefined);
     this.startedAt = performance.now();
     this.stream = new MediaStream();
     this.failedAt = 0;
     this.connected = false;
+    this.breathHeld = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
+    this.checks = 0;
+    this.lastHeardAt = performance.now();
     this.pictures = 0;
     this.lastPictureAt = performance.now();
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.pc.onicecandidate = () => {
+      if (!this.sdp || this.pc.localDescription.sdp === this.sdp) return;
+      this.sdp = this.pc.localDescription.sdp;
+      if (!this.connected) onCandidates();
+    };
     this.pc.ontrack = ({ track }) => this.stream.addTrack(track);
     this.pc.onconnectionstatechange = () => {
       const state = this.pc.connectionState;
       if (state === "connected") {
         this.connected = true;
         this.failedAt = 0;
-        this.lastPacketAt = this.lastPictureAt = performance.now();
+        this.lastPacketAt = this.lastPictureAt = this.lastHeardAt = performance.now();
       } else if (state === "failed" || state === "closed") this.failedAt ||= performance.now();
       onChange();
     };
@@ -48,7 +59,8 @@ export class Leg {
    * @param {Record<Kind, boolean>} willSend whether a track is there or may still come
    */
   async answer(tracks, willSend) {
-    await this.pc.setRemoteDescription({ type: "offer", sdp: this.offer });
+    this.described = this.pc.setRemoteDescription({ type: "offer", sdp: this.offer });
+    await this.described;
     for (const transceiver of this.pc.getTransceivers()) {
       const kind = /** @type {Kind} */ (transceiver.receiver.track.kind);
       transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
@@ -57,6 +69,21 @@ export class Leg {
     await this.pc.setLocalDescription(await this.pc.createAnswer());
     await this.#gathered();
     this.sdp = this.pc.localDescription.sdp;
+  }
+
+  /** Whether this is our offer, but for its candidates. @param {string} offer */
+  isOf(offer) {
+    return ufragOf(offer) === ufragOf(this.offer);
+  }
+
+  /** The kiosk's offer again, with what its own servers have told it since. @param {string} offer */
+  async addCandidates(offer) {
+    const known = new Set(candidatesOf(this.offer));
+    this.offer = offer;
+    await this.described;
+    for (const candidate of candidatesOf(offer)) {
+      if (!known.has(candidate)) await this.pc.addIceCandidate({ candidate, sdpMLineIndex: 0 });
+    }
   }
 
   /** The tracks of a device that came late, or was plugged in again. @param {Record<Kind, MediaStreamTrack|null>} tracks */
@@ -72,14 +99,29 @@ export class Leg {
   async measure(now) {
     let packets = 0;
     let pictures = 0;
+    let checks = 0; // of the path, which go on when nothing else does
     for (const report of (await this.pc.getStats()).values()) {
+      if (report.type === "candidate-pair") checks += (report.requestsReceived ?? 0) + (report.responsesReceived ?? 0);
       if (report.type !== "inbound-rtp") continue;
       packets += report.packetsReceived ?? 0;
       pictures += report.framesDecoded ?? 0;
     }
     if (packets > this.packets) this.lastPacketAt = now;
     if (pictures > this.pictures) this.lastPictureAt = now;
-    [this.packets, this.pictures] = [packets, pictures];
+    if (packets > this.packets || checks > this.checks) this.lastHeardAt = now;
+    [this.packets, this.pictures, this.checks] = [packets, pictures, checks];
+  }
+
+  /** Into a line from which nothing comes nothing goes: in an outage a modem keeps what it is given, and gives that out
+   * before anything new. @param {boolean} held */
+  holdBreath(held) {
+    if (this.breathHeld === held) return;
+    this.breathHeld = held;
+    for (const sender of this.pc.getSenders()) {
+      const parameters = sender.getParameters();
+      for (const encoding of parameters.encodings) encoding.active = !held;
+      if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
+    }
   }
 
   fail() {
@@ -87,7 +129,7 @@ export class Leg {
   }
 
   close() {
-    this.pc.onconnectionstatechange = null;
+    this.pc.onconnectionstatechange = this.pc.onicecandidate = null;
     this.pc.close();
   }
 
@@ -100,3 +142,9 @@ export class Leg {
     });
   }
 }
+
+/** @param {string} sdp */
+const candidatesOf = (sdp) => sdp.match(/(?<=^a=)candidate:.*$/gm)?.map((line) => line.trimEnd()) ?? [];
+
+/** @param {string} sdp */
+const ufragOf = (sdp) => sdp.match(/^a=ice-ufrag:(\S+)/m)?.[1];

@@ -3,12 +3,16 @@
  * concerns the doctor's work, and HTTP alone: no socket, no patient.
  *
  * Hooks for tests: office-tab-kiosks, office-tab-accounts, office-tab-audit; kiosk (data-kiosk, data-online);
- * invite-site, invite-submit, codes; account (data-name, data-disabled), account-name, account-role, account-add,
- * made, made-password, made-done, reset, reset-sure, disable; audit-line (data-what), audit-head, audit-older
+ * revoke, revoke-sure, replace; asking (data-kiosk, data-key, data-refused), approve, approve-sure, refuse;
+ * invite-site, invite-count, invite-submit, codes, code, sheet, invitation (data-state), withdraw;
+ * account (data-name, data-disabled), account-name, account-role, account-add, made, made-password, made-done, reset,
+ * reset-sure, disable; audit-line (data-what), audit-head, audit-older
  *
+ * @typedef {{name: string, password: string}} MadePassword
+ * @typedef {{for: string, codes: import("./invitations.js").Code[], sheet: string}} MadeCodes `sheet` is a blob's URL
  * @typedef {{me: string, permissions: string[], tab: string, busy: boolean, error: string,
- *   kiosks: import("./kiosks.js").KioskCard[]|null, codes: string[],
- *   accounts: import("./accounts.js").AccountCard[]|null, made: {name: string, password: string}|null, asked: number,
+ *   kiosks: import("./kiosks.js").KioskCard[]|null, invitations: import("./invitations.js").InvitationCard[]|null,
+ *   accounts: import("./accounts.js").AccountCard[]|null, made: MadePassword|MadeCodes|null, asked: number|string,
  *   log: {entries: import("./auditlog.js").AuditLine[], head: string, more: boolean}|null}} OfficeState
  */
 
@@ -45,6 +49,7 @@ export class Office {
 
   close() {
     clearInterval(this.timer);
+    this.#forgetMade();
     this.state = emptyState();
   }
 
@@ -91,8 +96,35 @@ export class Office {
   }
 
   actions = {
-    invite: (site, number) =>
-      this.#do(async () => this.#change({ codes: (await post("/api/invitations", { site, count: number })).codes })),
+    /** @param {{site: string, count: number}|{kiosk: string}} wanted */
+    invite: (wanted) =>
+      this.#do(async () => {
+        const { codes, sheet } = await post("/api/invitations", wanted);
+        this.#forgetMade();
+        this.#change({ made: { for: wanted.kiosk ? `new hardware of ${wanted.kiosk}` : wanted.site, codes, sheet: pdfUrl(sheet) } });
+        await this.#fetch();
+      }),
+
+    withdraw: (number) =>
+      this.#do(async () => {
+        await post(`/api/invitations/${number}/withdraw`);
+        await this.#fetch();
+      }),
+
+    /** @param {string} kiosk @param {string} key @param {"approve"|"refuse"} what */
+    decide: (kiosk, key, what) =>
+      this.#do(async () => {
+        await post(`/api/kiosks/${kiosk}/${what}`, { key });
+        this.#change({ asked: "" });
+        await this.#fetch();
+      }),
+
+    revoke: (kiosk) =>
+      this.#do(async () => {
+        await post(`/api/kiosks/${kiosk}/revoke`);
+        this.#change({ asked: "" });
+        await this.#fetch();
+      }),
 
     addAccount: (name, role) =>
       this.#do(async () => {
@@ -122,7 +154,10 @@ export class Office {
         await this.#fetch();
       }),
 
-    putMadeAway: () => this.#change({ made: null, codes: [] }),
+    putMadeAway: () => {
+      this.#forgetMade();
+      this.#change({ made: null });
+    },
 
     olderLog: () =>
       this.#do(async () => {
@@ -133,15 +168,18 @@ export class Office {
   };
 
   #show(tab) {
-    this.#change({ tab, error: "", asked: 0, made: null, codes: [], log: null });
+    this.#forgetMade();
+    this.#change({ tab, error: "", asked: 0, made: null, log: null });
     void this.#do(() => this.#fetch());
   }
 
   async #fetch() {
     const { tab } = this.state;
     try {
-      if (tab === "kiosks") this.#change({ kiosks: (await get("/api/kiosks")).kiosks });
-      else this.#change({ accounts: (await get("/api/accounts")).accounts });
+      if (tab === "kiosks") {
+        this.#change({ kiosks: (await get("/api/kiosks")).kiosks });
+        if (this.state.permissions.includes("invite_kiosks")) this.#change({ invitations: (await get("/api/invitations")).invitations });
+      } else this.#change({ accounts: (await get("/api/accounts")).accounts });
       if (tab === "audit") this.#change({ log: await get("/api/audit") });
     } catch (error) {
       this.#failed(error);
@@ -168,15 +206,25 @@ export class Office {
     this.#change({ error: error instanceof ApiError ? error.message : "Something went wrong in this page. Reload it." });
   }
 
+  #forgetMade() {
+    if (this.state?.made?.sheet) URL.revokeObjectURL(this.state.made.sheet);
+  }
+
   #change(part) {
     this.state = { ...this.state, ...part };
     this.listeners.onChange();
   }
 }
 
+/** @param {string} base64 */
+function pdfUrl(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: "application/pdf" }));
+}
+
 function emptyState() {
   return {
     me: "", role: "", permissions: [], tab: "", busy: false, error: "",
-    kiosks: null, codes: [], accounts: null, made: null, asked: 0, log: null,
+    kiosks: null, invitations: null, accounts: null, made: null, asked: 0, log: null,
   };
 }

@@ -281,6 +281,7 @@ class Kiosk:
         await self.screen.close()
         await self.board.close()
         await self.agent.stop()
+        print(*(line.text for line in self.agent.lines), sep="\n")  # shown where the test fails
 
     async def online(self) -> None:
         await self.screen.until(lambda view: view.online, "online", 20.0)

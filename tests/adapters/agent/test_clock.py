@@ -3,6 +3,9 @@ agent, the hub's signed time puts it right."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -73,6 +76,7 @@ async def test_the_hub_says_what_time_it_is(broker: Broker, unstarted: Kiosk, li
             assert near(opened.body.opened_at_ms - opened.sent_at_ms, pressed_at - time.time(), 10.0)
         else:
             assert near(opened.body.opened_at_ms, pressed_at)
+        await kiosk.screen.act("complaint", "fever")  # or there may be nothing to save yet
         await kiosk.screen.act("step", "review")
         await kiosk.screen.until(lambda view: view.draft is not None and view.draft.step == "review", "the review")
         saved_at = time.time()
@@ -84,6 +88,32 @@ async def test_the_hub_says_what_time_it_is(broker: Broker, unstarted: Kiosk, li
         assert near(saved.sent_at_ms, saved_at)
     finally:
         await hub.stop()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (apt install gcc libc6-dev)")
+async def test_a_synchronised_system_that_is_wrong_shuts_nobody_out(
+    hub: Hub, unstarted: Kiosk, lies: Lies, tmp_path: Path
+):
+    """Somebody spoofs the network's time: the system says 2050, and that it is sure of it."""
+    source, library = tmp_path / "sure.c", tmp_path / "sure.so"
+    source.write_text("int adjtimex(void *asked) { (void)asked; return 0; }\n")
+    compile_it = ["gcc", "-shared", "-fPIC", "-o", library, source]
+    await asyncio.to_thread(subprocess.run, compile_it, check=True)
+    kiosk = unstarted
+    kiosk.agent.env["LD_PRELOAD"] += f":{library}"
+    lies.say(IN_2050)
+    await kiosk.start()
+    for line in (
+        "clock source=system",
+        "broker's certificate doubted reason=the certificate was valid until",
+        "clock source=hub",
+        "broker connected anew, now by its certificate's dates",
+    ):
+        await kiosk.agent.until_line(line, 20)
+    await kiosk.online()
+    told = await hub.until_message(wire.Status, lambda status: "clock_wrong" in status.warnings)
+    assert told.body.clock_trusted
+    assert near(told.sent_at_ms, time.time())
 
 
 async def test_a_certificate_that_has_run_out_by_the_hubs_time_is_refused(broker: Broker, hub: Hub, unstarted: Kiosk):

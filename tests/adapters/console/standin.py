@@ -114,9 +114,13 @@ class Standin:
         await self.tell_kiosk({"do": "end"})
         await self.send_room()
 
-    async def new_leg(self) -> None:
+    async def new_leg(self, late: bool = False) -> None:
+        """`late`: with no candidate either way, until `rest_of_leg`."""
         self.leg += 1
-        await self.tell_kiosk({"do": "offer", "leg": self.leg})
+        await self.tell_kiosk({"do": "offer", "leg": self.leg, "late": late})
+
+    async def rest_of_leg(self) -> None:
+        await self.tell_kiosk({"do": "offer_rest", "leg": self.leg})
 
     async def patient_accepts(self) -> None:
         await self.set_call(phase="answered", answered_at=now_ms())

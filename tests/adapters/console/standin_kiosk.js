@@ -40,7 +40,10 @@ function ownTracks() {
   return [...target.stream.getTracks(), ...canvas.captureStream(15).getTracks()];
 }
 
-async function offer(leg) {
+const bare = (sdp) => sdp.replace(/^a=(candidate:.*|end-of-candidates)\r\n/gm, "");
+
+/** With `late`, no candidate goes either way until `offer_rest`. */
+async function offer(leg, late) {
   await audio.resume();
   const pc = new RTCPeerConnection();
   legs.set(leg, pc);
@@ -51,13 +54,20 @@ async function offer(leg) {
   while (pc.iceGatheringState !== "complete") {
     await new Promise((resolve) => pc.addEventListener("icegatheringstatechange", resolve, { once: true }));
   }
-  socket.send(JSON.stringify({ leg, sdp: pc.localDescription.sdp }));
+  pc.late = late;
+  socket.send(JSON.stringify({ leg, sdp: late ? bare(pc.localDescription.sdp) : pc.localDescription.sdp }));
+}
+
+async function takeAnswer(pc, sdp) {
+  if (pc.signalingState === "stable") return; // said again
+  await pc.setRemoteDescription({ type: "answer", sdp: pc.late ? bare(sdp) : sdp });
 }
 
 socket.onmessage = async ({ data }) => {
   const message = JSON.parse(data);
-  if (message.do === "offer") await offer(message.leg);
-  if (message.do === "answer") await legs.get(message.leg).setRemoteDescription({ type: "answer", sdp: message.sdp });
+  if (message.do === "offer") await offer(message.leg, message.late);
+  if (message.do === "offer_rest") socket.send(JSON.stringify({ leg: message.leg, sdp: legs.get(message.leg).localDescription.sdp }));
+  if (message.do === "answer") await takeAnswer(legs.get(message.leg), message.sdp);
   if (message.do === "end") for (const pc of legs.values()) pc.close();
 };
 

@@ -97,9 +97,11 @@ async def test_line_lost_is_said_and_comes_back_on_the_same_leg(desk: Desk) -> N
     kiosk = await desk.live_call()
     await kiosk.evaluate("silence()")
     await desk.until_state("lost", 8)
-    await expect(desk.part("call-words")).to_contain_text("Line lost – trying again for 5")
+    await expect(desk.part("call-words")).to_contain_text("Line lost – it is being restored by itself, for 5")
     await expect(desk.page.locator("#announce-now")).to_have_text("Line lost, trying again")
     await desk.picture("line-lost")
+    packets = (await kiosk.evaluate("heard()"))["packets"]
+    await until_true(kiosk, f"(await heard()).packets > {packets + 60}")  # the path lives: the doctor is sent on
     await kiosk.evaluate("speak()")
     await desk.until_state("live")
     assert not any(isinstance(message, console.WantNewLeg) for message in desk.standin.received)
@@ -117,6 +119,22 @@ async def test_a_new_leg_takes_over_when_it_connects(desk: Desk) -> None:
     await desk.standin.send(console.KioskOffer(call=desk.standin.call.call, leg=1, sdp=old, ice_servers=()))
     await desk.standin.new_leg()
     assert (await desk.standin.wait_for(console.SdpAnswer, 3)).leg == 3  # the old offer was not answered
+
+
+async def test_candidates_that_come_after_the_offer(desk: Desk) -> None:
+    """A TURN server far from the kiosk takes its time: the same leg's offer comes again, with more in it."""
+    await desk.sign_in()
+    kiosk = await desk.live_call()
+    await desk.standin.new_leg(late=True)
+    assert (await desk.standin.wait_for(console.SdpAnswer, 2)).leg == 2
+    assert await kiosk.evaluate("newest().iceConnectionState") in ("new", "checking")
+    await desk.standin.rest_of_leg()
+    again = await desk.standin.wait_for(console.SdpAnswer, 3)
+    assert again.leg == 2
+    assert "a=candidate:" in again.sdp
+    await until_true(kiosk, "newest().connectionState === 'connected'")
+    await until_true(kiosk, "(await heard()).energy > 0.001")
+    assert await kiosk.evaluate("legs.size") == 2
 
 
 async def test_what_the_kiosk_says_of_its_side(desk: Desk) -> None:

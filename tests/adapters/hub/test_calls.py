@@ -149,6 +149,29 @@ async def test_an_offer_said_twice_gets_the_same_answer(hub: Hub):
         await doctor.until("offer", lambda frame: frame["leg"] == 2)
 
 
+async def test_candidates_that_come_later_go_both_ways(hub: Hub):
+    more = "a=candidate:2 1 udp 41885439 198.51.100.7 50000 typ relay raddr 0.0.0.0 rport 0\r\n"
+    async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
+        await kiosk.online()
+        consult, call = await claim(kiosk, doctor)
+        await kiosk.say(wire.Offer(call, 1, sdp.compress(OFFER)), consult)
+        await doctor.until("offer")
+        await doctor.send(console.SdpAnswer(call=call.hex(), leg=1, sdp=ANSWER))
+        await kiosk.until(wire.Answer)
+
+        at = len(kiosk.got)
+        await doctor.send(console.SdpAnswer(call=call.hex(), leg=1, sdp=ANSWER + more))
+        answer = await kiosk.until(wire.Answer, since=at)
+        assert answer.leg == 1
+        assert "198.51.100.7" in sdp.decompress(answer.sdp)
+
+        await kiosk.say(wire.Offer(call, 1, sdp.compress(OFFER + more)), consult)
+        await doctor.until("offer", lambda frame: frame["leg"] == 1 and "198.51.100.7" in frame["sdp"])
+        at = len(kiosk.got)
+        await doctor.send(console.SdpAnswer(call=call.hex(), leg=1, sdp=ANSWER + more))  # as its page does
+        assert await kiosk.until(wire.Answer, since=at) == answer
+
+
 async def test_a_reloaded_page_resumes_its_call(hub: Hub):
     async with hub.kiosk("hill-1") as kiosk, hub.doctor("anna") as doctor:
         await kiosk.online()

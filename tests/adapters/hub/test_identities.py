@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
 import time
@@ -145,6 +146,17 @@ async def test_a_code_that_is_not_taken_leaves_nothing_behind(hub: Hub, tmp_path
         await joined(hub, code, tmp_path / "kiosk", **named)
     assert kept(hub) == before
     assert not (tmp_path / "kiosk").exists()
+
+
+async def test_whoever_asks_writes_no_line_of_the_hubs_log(hub: Hub, tmp_path: Path):
+    code, forged = invite(hub), "\nERROR hub.web all is lost"
+    with pytest.raises(Refused):
+        await joined(hub, code, tmp_path / "kiosk", site=f"elsewhere{forged}")
+    async with httpx.AsyncClient(base_url=hub.url, trust_env=False, headers={"Origin": "http://evil.example"}) as http:
+        assert (await http.post("/api/x%0AERROR%20hub.web%20all%20is%20lost")).status_code == 403
+    lines = hub.log.read_text().splitlines()
+    assert sum("all is lost" in line or "all%20is%20lost" in line for line in lines) == 2
+    assert not [line for line in lines if line.startswith("ERROR")]
 
 
 def wrong_curve() -> str:
@@ -292,10 +304,21 @@ async def test_an_expired_certificate_waits_for_a_technician(hub: Hub):
             assert answer.status_code == status, answer.text
         assert (await http.post("/api/kiosks/hill-1/approve", json={})).status_code == 409  # nothing waits any more
         card = next(card for card in (await http.get("/api/kiosks")).json()["kiosks"] if card["kiosk"] == "hill-1")
-        assert card["waits"] == ""
+        assert card["asking"] == []
     newer = await asyncio.to_thread(renew, expired)
     assert isinstance(newer, Identity)
     assert await gets_in(hub, newer)
+
+
+async def test_an_open_connection_ends_with_its_certificate(hub: Hub):
+    short = reissue(hub, "hill-1", timedelta(seconds=4))
+    with contextlib.suppress(aiomqtt.MqttError):
+        async with asyncio.timeout(30), connection(hub, BrokerTls.of(short)) as client:
+            async for _ in client.messages:
+                pass
+    assert not await gets_in(hub, short)
+    assert isinstance(await asyncio.to_thread(renew, short), Waiting)
+    await until(lambda: "its certificate has run out kiosk=hill-1" in hub.log.read_text(), "it is logged")
 
 
 async def test_new_hardware_takes_over_by_approval_and_the_old_one_is_out(hub: Hub, tmp_path: Path):

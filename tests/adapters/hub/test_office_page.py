@@ -5,19 +5,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
+import functools
 import os
+import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
+from edge_agent.core.joining import Waiting, split_link
+from edge_agent.discovery import HubAddress
+from edge_agent.identity import Identity
+from edge_agent.join import Refused, join, renew
 from hub import audit
 from hub.roles import Role
 from tests.adapters.hub.rig import PASSWORD, Hub
+from tests.adapters.hub.test_audit import account, log
+from tests.adapters.hub.test_identities import reissue, until
 
 CHROMIUM = "/usr/bin/chromium"
 NEW = "a new and longer one"
@@ -126,7 +139,7 @@ async def test_an_account_from_made_to_disabled(hub: Hub, browser: Browser):
         await expect(root.part("sign-in-name")).to_be_visible()
 
 
-async def test_kiosks_and_codes_for_new_ones(hub: Hub, browser: Browser):
+async def test_kiosks_and_codes_for_new_ones(hub: Hub, browser: Browser, tmp_path: Path):
     hub.add_doctor("tech", Role.TECHNICIAN)
     async with desk(hub, browser) as tech, hub.kiosk("hill-1") as kiosk, hub.kiosk("river-2") as second:
         await kiosk.online(software="0.1.0", missing=("camera",), warnings=("disk_low",))
@@ -140,9 +153,114 @@ async def test_kiosks_and_codes_for_new_ones(hub: Hub, browser: Browser):
         await expect(tech.part("kiosk").first).to_contain_text("no camera, the kiosk's disk is nearly full")
         await expect(tech.part("office-tab-accounts")).to_have_count(0)
         await tech.part("invite-site").fill("Clinic by the River")
+        await tech.part("invite-count").fill("2")
         await tech.part("invite-submit").click()
-        await expect(tech.part("codes").locator("li")).to_have_count(1)
-        await tech.picture("kiosks")
+        await expect(tech.part("code")).to_have_count(2)
+        await tech.picture("kiosks-codes")
+        # the printed sheet and the picture on the screen say the same as the code
+        async with tech.page.expect_download() as saving:
+            await tech.part("sheet").click()
+        sheet = tmp_path / "sheet.pdf"
+        await (await saving.value).save_as(sheet)
+        assert sheet.read_bytes().startswith(b"%PDF")
+        for number in range(2):
+            shown = "".join((await tech.part("code").nth(number).inner_text()).split())
+            picture = tmp_path / "qr.png"
+            await tech.part("codes").locator("svg.qr").nth(number).screenshot(path=picture)
+            text = cv2.QRCodeDetector().detectAndDecode(cv2.imread(str(picture)))[0]
+            assert split_link(text) == (shown, f"127.0.0.1:{hub.port}")
+        # one is taken back, with the other a kiosk joins
+        await tech.part("invitations").locator("summary").click()
+        await expect(tech.page.locator("[data-test=invitation][data-state=open]")).to_have_count(2)
+        await tech.part("withdraw").first.click()
+        await expect(tech.page.locator("[data-test=invitation][data-state=withdrawn]")).to_have_count(1)
+        await tech.picture("kiosks-given-out")
+        codes = ["".join((await tech.part("code").nth(number).inner_text()).split()) for number in range(2)]
+        joined = []
+        for number, code in enumerate(codes):
+            with contextlib.suppress(Refused):
+                joined.append(await joins(hub, code, tmp_path / str(number)))
+        assert [identity.kiosk for identity in joined] == ["clinic-by-the-river-1"]
+        await tech.part("made-done").click()
+        await expect(tech.part("code")).to_have_count(0)
+
+
+async def joins(hub: Hub, code: str, folder: Path, told: Callable[[str], None] = lambda text: None) -> Identity:
+    return await asyncio.to_thread(join, code, folder, HubAddress("127.0.0.1", hub.port), waiting=told)
+
+
+async def test_a_technician_approves_refuses_and_revokes(hub: Hub, browser: Browser, tmp_path: Path):
+    """As a kiosk has been away for too long, as new hardware comes, as a stranger does, and as a kiosk is stolen."""
+    hub.add_doctor("tech", Role.TECHNICIAN)
+    long_away = reissue(hub, "river-2", timedelta(days=-1))
+    assert isinstance(await asyncio.to_thread(renew, long_away), Waiting)
+    async with desk(hub, browser) as tech:
+        await tech.sign_in("tech")
+        asking = tech.page.locator("[data-test=asking]")
+        await expect(asking).to_have_attribute("data-kiosk", "river-2")
+        await expect(asking).to_contain_text("Its certificate has run out")
+        await asking.locator("[data-test=approve]").click()
+        await asking.locator("[data-test=approve-sure]").click()
+        await expect(asking).to_have_count(0)
+        assert isinstance(await asyncio.to_thread(renew, long_away), Identity)
+        # two devices want to be hill-1: each with a code made for it
+        hill = tech.page.locator("[data-test=kiosk][data-kiosk=hill-1]")
+        told: dict[str, str] = {}
+        devices = {}
+        for name in ("right", "wrong"):
+            await hill.locator("[data-test=replace]").click()
+            await expect(tech.part("code")).to_have_count(1)
+            code = "".join((await tech.part("code").inner_text()).split())
+            await tech.part("made-done").click()
+            devices[name] = asyncio.create_task(
+                joins(hub, code, tmp_path / name, functools.partial(told.__setitem__, name))
+            )  # fmt: skip
+        await expect(asking).to_have_count(2, timeout=20_000)
+        await until(lambda: len(told) == 2, "both know that they wait")
+        keys = {name: re.search("with key ([0-9a-f]{8})", text)[1] for name, text in told.items()}  # type: ignore[index]
+        await tech.picture("kiosks-waiting")
+        wrong, right = (
+            tech.page.locator(f"[data-test=asking][data-key='{keys[name]}']") for name in ("wrong", "right")
+        )
+        await wrong.locator("[data-test=refuse]").click()
+        await expect(wrong).to_have_attribute("data-refused", "true")
+        with pytest.raises(Refused, match=f"refused this kiosk, hill-1 with key {keys['wrong']}"):
+            await devices["wrong"]
+        await right.locator("[data-test=approve]").click()
+        await expect(right).to_contain_text(f"Does the device show key {keys['right']}?")
+        await tech.picture("kiosks-sure")
+        await right.locator("[data-test=approve-sure]").click()
+        new = await devices["right"]
+        assert new.kiosk == "hill-1"
+        await expect(asking).to_have_count(0, timeout=20_000)
+        await until(lambda: "cut off" in hub.log.read_text(), "the old device is out")
+        # and it is stolen
+        await hill.locator("[data-test=revoke]").click()
+        await tech.picture("kiosks-revoke")
+        await hill.locator("[data-test=revoke-sure]").click()
+        await expect(hill).to_contain_text("revoked")
+        await expect(hill.locator("[data-test=revoke]")).to_have_count(0)
+        with pytest.raises(Refused, match="was revoked"):
+            await asyncio.to_thread(renew, dataclasses.replace(new, hub=hub.url))
+        await tech.picture("kiosks-revoked")
+    by = account(hub, "tech")
+    did = [what for who, what, _ in log(hub) if who == by]
+    assert did == ["signed_in", "approved", "invited", "invited", "refused", "approved", "revoked"]
+
+
+async def test_an_administrator_sees_kiosks_and_changes_none(hub: Hub, browser: Browser):
+    hub.add_doctor("root", Role.ADMINISTRATOR)
+    async with desk(hub, browser) as root:
+        await root.sign_in("root")
+        await expect(root.part("kiosk")).to_have_count(2)
+        for action in ("invite-submit", "replace", "revoke", "approve"):
+            await expect(root.part(action)).to_have_count(0)
+        for path in ("kiosks/hill-1/approve", "kiosks/hill-1/refuse", "kiosks/hill-1/revoke", "invitations"):
+            status = await root.page.evaluate(
+                "path => fetch(path, {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{}'})"
+                ".then((answer) => answer.status)", f"/api/{path}",
+            )  # fmt: skip
+            assert status == 403, path
 
 
 async def test_a_page_runs_and_fetches_nothing_but_the_hubs_own(hub: Hub, browser: Browser):

@@ -24,6 +24,16 @@ from tests.adapters.hub.test_calls import (
     test_a_call_from_press_to_hang_up,
     test_the_first_of_two_claims_wins,
 )
+from tests.adapters.hub.test_identities import (
+    test_an_open_connection_ends_with_its_certificate,
+    test_new_hardware_takes_over_by_approval_and_the_old_one_is_out,
+)
+from tests.adapters.hub.test_identity_races import (
+    test_a_hub_that_is_killed_while_it_answers_has_given_all_or_nothing,
+    test_a_renewal_does_not_outrun_a_revocation,
+    test_one_approval_lets_one_device_in,
+    test_one_code_lets_one_device_in_whichever_process_is_asked,
+)
 from tests.adapters.hub.test_intake import (
     test_a_case_arrives_and_its_files_are_equal,
     test_a_kiosk_cannot_touch_anothers_consult,
@@ -35,9 +45,15 @@ __all__ = [
     "test_a_call_from_press_to_hang_up",
     "test_a_case_arrives_and_its_files_are_equal",
     "test_a_day_at_the_hub",
+    "test_a_hub_that_is_killed_while_it_answers_has_given_all_or_nothing",
     "test_a_kiosk_cannot_touch_anothers_consult",
+    "test_a_renewal_does_not_outrun_a_revocation",
+    "test_an_open_connection_ends_with_its_certificate",
     "test_every_message_twice_and_in_any_order",
     "test_garbage_is_counted_and_the_hub_goes_on",
+    "test_new_hardware_takes_over_by_approval_and_the_old_one_is_out",
+    "test_one_approval_lets_one_device_in",
+    "test_one_code_lets_one_device_in_whichever_process_is_asked",
     "test_the_first_of_two_claims_wins",
 ]
 

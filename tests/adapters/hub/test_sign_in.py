@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 from collections.abc import AsyncIterator
 
 import httpx
@@ -69,7 +71,8 @@ async def test_a_disabled_account_is_out_at_once(hub: Hub):
         token = doctor.http.cookies[COOKIE]
         hub.do(lambda s: accounts.set_disabled(s, accounts.existing(s, "anna"), True, now_ms(), by="test"))
         assert not await is_in(hub, token)
-        await doctor.send(console.OpenCase(consult="0" * 32))
+        with contextlib.suppress(websockets.ConnectionClosed):  # the page may have been closed by then
+            await doctor.send(console.OpenCase(consult="0" * 32))
         await doctor.closed.wait()
         assert doctor.close_code == 4401
         assert (await sign_in(doctor.http)).status_code == 401
@@ -191,6 +194,7 @@ async def test_nothing_without_signing_in(hub: Hub, http: httpx.AsyncClient):
     assert len(guarded) >= 12
     for method, path in guarded:
         path = path.replace("{consult}", "0" * 32).replace("{account}", "1").replace("{digest}", "0" * 64)
+        path = path.replace("{kiosk}", "nobody-9").replace("{number}", "0" * 8)
         answer = await http.request(method, path, **({"json": {}} if method == "post" else {}))
         assert (answer.status_code, answer.json()) == (401, {"error": "Please sign in."}), path
     async with connect(f"ws://127.0.0.1:{hub.port}/console/ws", proxy=None) as socket:
@@ -208,7 +212,10 @@ async def test_a_role_may_do_what_its_table_says(hub: Hub, role: Role):
     await person.sign_in()
     may = {
         Role.DOCTOR: {"/api/files/{digest}", "/api/cases", "/api/cases/{consult}/advice"},
-        Role.TECHNICIAN: {"/api/kiosks", "/api/invitations"},
+        Role.TECHNICIAN: {
+            "/api/kiosks", "/api/kiosks/{kiosk}/approve", "/api/kiosks/{kiosk}/refuse", "/api/kiosks/{kiosk}/revoke",
+            "/api/invitations", "/api/invitations/{number}/withdraw",
+        },
         Role.ADMINISTRATOR: {
             "/api/kiosks", "/api/accounts", "/api/accounts/{account}/password", "/api/accounts/{account}/role",
             "/api/accounts/{account}/disabled", "/api/audit",
@@ -220,6 +227,7 @@ async def test_a_role_may_do_what_its_table_says(hub: Hub, role: Role):
             if "security" not in methods[method]:
                 continue
             filled = path.replace("{consult}", "0" * 32).replace("{account}", "99").replace("{digest}", "0" * 64)
+            filled = filled.replace("{kiosk}", "nobody-9").replace("{number}", "0" * 8)
             answer = await person.http.request(method, filled, **({"content": b""} if method == "post" else {}))
             refused = answer.status_code == 403 and answer.json()["error"] == "This account may not do this."
             assert refused == (path not in may), (method, path, answer.status_code)
@@ -291,7 +299,15 @@ async def test_a_technician_invites_and_sees_machines(hub: Hub):
         assert (cards["hill-1"]["software"], cards["hill-1"]["missing"]) == ("0.1.0", ["camera"])
     invited = await tech.http.post("/api/invitations", json={"site": "Clinic by the River", "count": 3})
     assert invited.status_code == 201
-    assert len(set(invited.json()["codes"])) == 3
+    assert len({each["code"] for each in invited.json()["codes"]}) == 3
+    assert base64.b64decode(invited.json()["sheet"]).startswith(b"%PDF")
+    given = (await tech.http.get("/api/invitations")).json()["invitations"]
+    assert [card["state"] for card in given[:4]] == ["open"] * 3 + ["used"], "those of the two kiosks are older"
+    assert invited.json()["codes"][0]["code"] not in repr(given)
+    assert (await tech.http.post(f"/api/invitations/{given[0]['number']}/withdraw")).status_code == 204
+    assert (await tech.http.post("/api/invitations/00000000/withdraw")).status_code == 409
+    assert (await tech.http.post("/api/kiosks/hill-1/refuse", json={})).status_code == 409
+    assert (await tech.http.post("/api/kiosks/nobody-9/revoke")).status_code == 404
     for wrong in ({"site": ""}, {"site": " "}, {"site": "x", "count": 0}, {"site": "x", "count": 51}, {"site": "a\0"}):
         assert (await tech.http.post("/api/invitations", json=wrong)).status_code == 400
     await tech.http.aclose()

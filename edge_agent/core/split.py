@@ -1,0 +1,40 @@
+"""How the link's rate is split between a call and the messages that wait: fixed shares, until it is measured.
+
+Pure. Rates in bit/s, 0 where nobody knows.
+"""
+
+from __future__ import annotations
+
+from edge_agent.core.pacer import longest_packet_bytes
+
+MESSAGES_SHARE = 0.10
+BURST_SHARE = 0.4
+THIN_BELOW_BPS = 128_000
+LARGEST_SEGMENT_BYTES = 536  # what every path carries (RFC 9293, 3.7.1)
+IP_TCP_BYTES = 40
+LEAST_MESSAGES_BPS = 1_000.0
+UNKNOWN_LINK_BPS = 64_000.0  # for messages a link that nobody knows is taken for a thin one: they can wait
+
+
+def messages_bps(link_bps: float) -> float:
+    """For MQTT while there is a call, headers included."""
+    return max(LEAST_MESSAGES_BPS, MESSAGES_SHARE * (link_bps or UNKNOWN_LINK_BPS))
+
+
+def call_bps(link_bps: float) -> float:
+    """For all that leaves through the call's pacer."""
+    return link_bps - messages_bps(link_bps)
+
+
+def burst_bps(link_bps: float) -> float:
+    """How fast what is sent of them in one go may leave: with gaps that voice slips into."""
+    return BURST_SHARE * (link_bps or UNKNOWN_LINK_BPS)
+
+
+def segment_bytes(link_bps: float) -> int | None:
+    """TCP's MSS, so that none of its packets holds voice up for long; None: the system's own."""
+    if link_bps >= THIN_BELOW_BPS:
+        return None
+    if not link_bps:
+        return LARGEST_SEGMENT_BYTES
+    return min(LARGEST_SEGMENT_BYTES, longest_packet_bytes(link_bps) - IP_TCP_BYTES)

@@ -1,0 +1,322 @@
+"""What leaves a leg, and when: aiortc's packets sorted, paced and numbered, and the far end's packets reported.
+
+The order and the pace are `edge_agent.core.pacer`'s, the numbers and reports `edge_agent.core.transport_cc`'s. This is
+the one module that reaches into aiortc's DTLS transport, through which everything of a call leaves and comes; the names
+that it uses stand in `tests/unit/test_media_hooks.py`, which fails when one of them disappears (aiortc 1.16.0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiortc.codecs
+import aiortc.codecs.vpx
+import aiortc.rtcdtlstransport
+import aiortc.rtcpeerconnection
+from aiortc import RTCDtlsTransport, RTCRtpSender
+from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.rtcdtlstransport import State
+from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters, RTCRtpSendParameters
+
+from edge_agent.core import transport_cc
+from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
+from edge_agent.core.transport_cc import Arrivals, Departures, Fate
+
+log = logging.getLogger(__name__)
+
+IP_UDP_BYTES = 28  # IPv4
+RTP_BYTES = 12
+NUMBER_BYTES = 8  # the header extension with the transport-cc number
+SRTP_TAG_BYTES, SRTCP_TAG_BYTES = 10, 14  # AES128_CM_SHA1_80
+RTX_BYTES = 2
+DTLS_BYTES = 37
+
+EXTENSION_ID = 3
+
+REPORT_BYTES = 72  # of ours, as most are
+REPORTS_SHARE = 0.03  # of the link
+SHORTEST_REPORT_S, LONGEST_REPORT_S = 0.1, 1.0
+
+# The far end answers numbers with a report each 250 ms, which is a tenth of 20 kbit/s. A number now and then gets one.
+SPARING_BELOW_BPS = 48_000
+SPARING_S = 0.5
+
+AHEAD_S = 0.03  # of the link
+LOOK_AGAIN_S = 0.1
+RETRANSMIT_AGAIN_S = 0.2
+MOST_REMEMBERED = 512
+
+FatesListener = Callable[[Sequence[Fate]], None]
+
+
+def install() -> None:
+    """Once, before the first peer connection."""
+    aiortc.rtcpeerconnection.RTCDtlsTransport = PacedTransport
+    number = RTCRtpHeaderExtensionParameters(id=EXTENSION_ID, uri=transport_cc.URI)
+    reports = RTCRtcpFeedback(type="transport-cc")
+    for kind in ("audio", "video"):
+        # The only one in use. sdes:mid tells what the SSRC tells, the level of the sound nobody reads, and
+        # abs-send-time is for what transport-cc replaces.
+        aiortc.codecs.HEADER_EXTENSIONS[kind][:] = [number]
+        for codec in aiortc.codecs.CODECS[kind]:
+            if not codec.mimeType.endswith("/rtx") and reports not in codec.rtcpFeedback:
+                codec.rtcpFeedback.append(reports)
+
+
+class PacedTransport(RTCDtlsTransport):
+    def __init__(self, transport: Any, certificates: list[Any]) -> None:
+        super().__init__(transport, certificates)
+        # A tag of 10 bytes in each packet instead of 16. The offering side, which the kiosk is, chooses.
+        self._srtp_profiles = sorted(self._srtp_profiles, key=lambda profile: b"GCM" in profile.openssl_profile)
+        self.egress = Egress(super()._send_rtp, super()._send_data)
+
+    async def stop(self) -> None:
+        await self.egress.close()
+        await super().stop()
+
+    def _register_rtp_sender(self, sender: Any, parameters: RTCRtpSendParameters) -> None:
+        super()._register_rtp_sender(sender, parameters)
+        numbers = [each.id for each in parameters.headerExtensions if each.uri == transport_cc.URI]
+        self.egress.add_sender(sender, numbers[0] if numbers else None)
+
+    async def _send_rtp(self, data: bytes) -> None:
+        if self._state != State.CONNECTED:
+            raise ConnectionError("Cannot send encrypted RTP, not connected")
+        await self.egress.send_rtp(data)
+
+    async def _send_data(self, data: bytes) -> None:
+        if self._state != State.CONNECTED:
+            raise ConnectionError("Cannot send encrypted data, not connected")
+        await self.egress.send_data(data)
+
+    async def _handle_rtcp_data(self, data: bytes) -> None:
+        rest = self.egress.rtcp_came(data)
+        if rest:
+            await super()._handle_rtcp_data(rest)
+
+    async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        self.egress.rtp_came(data)
+        await super()._handle_rtp_data(data, arrival_time_ms)
+
+
+def egress_of(sender: RTCRtpSender) -> Egress:
+    transport = sender.transport
+    assert isinstance(transport, PacedTransport)  # noqa: S101 -- installed
+    return transport.egress
+
+
+@dataclass(slots=True)
+class _Stream:
+    kind: str
+    sender: Any
+    is_retransmission: bool = False
+    newest: int | None = None
+
+
+class Egress:
+    """`send` and `send_encrypted` are the transport's own way out, for RTP and RTCP, and for data channels."""
+
+    def __init__(
+        self, send: Callable[[bytes], Awaitable[None]], send_encrypted: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        self.listener: FatesListener | None = None  # told which packets arrived, and when
+        self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
+        self._send, self._send_encrypted = send, send_encrypted
+        self._streams: dict[int, _Stream] = {}
+        self._extension_id: int | None = None
+        self._departures = Departures()
+        self._numbered_at = 0.0
+        self._arrivals = Arrivals()
+        self._media_ssrc = 0
+        self._report_at: float | None = None
+        self._dropped: deque[int] = deque(maxlen=MOST_REMEMBERED)  # picture packets that never left
+        self._retransmitted: dict[int, float] = {}
+        self._more = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def set_rate(self, rate_bps: float | None) -> None:
+        """What may leave, headers included; also how long its packets may be."""
+        self.pacer.set_rate(rate_bps, time.monotonic())
+        around = IP_UDP_BYTES + RTP_BYTES + NUMBER_BYTES + RTX_BYTES + SRTP_TAG_BYTES
+        aiortc.codecs.vpx.PACKET_MAX = longest_packet_bytes(rate_bps) - around
+        self._more.set()
+
+    async def room_for_pictures(self) -> None:
+        """Returns when little waits here that would be before a new picture: it is not coded to wait."""
+        while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
+            await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    def add_sender(self, sender: Any, extension_id: int | None) -> None:
+        self._extension_id = extension_id
+        self._streams[sender._ssrc] = _Stream(sender.kind, sender)
+        self._streams[sender._rtx_ssrc] = _Stream(sender.kind, sender, is_retransmission=True)
+
+    # --- out
+
+    async def send_rtp(self, data: bytes) -> None:
+        now = time.monotonic()
+        if aiortc.rtcdtlstransport.is_rtcp(data):
+            self.pacer.put(data, Kind.RTCP, len(data) + SRTCP_TAG_BYTES + IP_UDP_BYTES, now)
+        else:
+            self._put_rtp(data, now)
+        await self._let_go()
+
+    async def send_data(self, data: bytes) -> None:
+        self.pacer.put(data, Kind.DATA, len(data) + DTLS_BYTES + IP_UDP_BYTES, time.monotonic())
+        await self._let_go()
+
+    async def close(self) -> None:
+        """Reports and goodbyes still leave, at once."""
+        self._closed = True
+        if self._pump is not None:
+            self._pump.cancel()
+        self.pacer.set_rate(None, time.monotonic())
+        with suppress(ConnectionError):
+            while (taken := self.pacer.take(time.monotonic())) is not None:
+                if taken[0] is Kind.RTCP:
+                    await self._send(taken[1])
+
+    def _put_rtp(self, data: bytes, now: float) -> None:
+        size = len(data) + NUMBER_BYTES + SRTP_TAG_BYTES + IP_UDP_BYTES
+        seq = int.from_bytes(data[2:4], "big")
+        stream = self._streams.get(int.from_bytes(data[8:12], "big"))
+        if stream is None:
+            self.pacer.put(data, Kind.DATA, size, now)
+        elif stream.is_retransmission:
+            self._put_retransmission(data, size, now)
+        elif stream.kind == "audio":
+            again = stream.newest is not None and (seq - stream.newest) & 0xFFFF >= 0x8000
+            if not again:
+                stream.newest = seq
+            self.pacer.put(data, Kind.REDUNDANCY if again else Kind.VOICE, size, now)
+        else:
+            is_key, is_upper = _picture_of(data)
+            timestamp = int.from_bytes(data[4:8], "big")
+            dropped = self.pacer.put_picture(data, size, now, picture=timestamp, key=is_key, upper=is_upper)
+            if dropped:
+                self._dropped.extend(int.from_bytes(packet[2:4], "big") for packet in dropped)
+                if self.pacer.wants_key_picture:
+                    stream.sender._send_keyframe()
+
+    def _put_retransmission(self, data: bytes, size: int, now: float) -> None:
+        """Not of what was dropped on purpose, and not twice for one gap."""
+        start = _payload_at(data)
+        original = int.from_bytes(data[start : start + 2], "big")
+        if original in self._dropped or now - self._retransmitted.get(original, -1e9) < RETRANSMIT_AGAIN_S:
+            return
+        self._retransmitted.pop(original, None)
+        self._retransmitted[original] = now
+        if len(self._retransmitted) > MOST_REMEMBERED:
+            del self._retransmitted[next(iter(self._retransmitted))]
+        self.pacer.put(data, Kind.RETRANSMISSION, size, now)
+
+    async def _let_go(self) -> None:
+        """What may leave now leaves; the pump sees to the rest."""
+        while (taken := self.pacer.take(time.monotonic())) is not None:
+            await self._out(*taken)
+        if self.pacer.next_time(time.monotonic()) is not None:
+            self._wake()
+
+    async def _out(self, kind: Kind, data: bytes) -> None:
+        with suppress(ConnectionError):  # between two packets the leg may have closed
+            if kind is Kind.DATA:
+                await self._send_encrypted(data)
+            elif kind is Kind.RTCP:
+                await self._send(data)
+            else:
+                await self._send(self._numbered(data))
+
+    def _numbered(self, data: bytes) -> bytes:
+        if self._extension_id is None:
+            return data
+        now = time.monotonic()
+        rate_bps = self.pacer.rate_bps
+        if rate_bps is not None and rate_bps < SPARING_BELOW_BPS and now - self._numbered_at < SPARING_S:
+            return data
+        self._numbered_at = now
+        size = len(data) + NUMBER_BYTES + SRTP_TAG_BYTES + IP_UDP_BYTES
+        return transport_cc.numbered(data, self._extension_id, self._departures.left(size, now))
+
+    def _wake(self) -> None:
+        self._more.set()
+        if self._pump is None and not self._closed:
+            self._pump = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self._more.clear()
+            now = time.monotonic()
+            if self._report_at is not None and now >= self._report_at:
+                self._report_at = None
+                self._put_reports(now)
+            while (taken := self.pacer.take(time.monotonic())) is not None:
+                await self._out(*taken)
+            now = time.monotonic()
+            times = [at for at in (self.pacer.next_time(now), self._report_at) if at is not None]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(times) - now) if times else None):
+                    await self._more.wait()
+
+    # --- in
+
+    def rtcp_came(self, data: bytes) -> bytes:
+        """What is left of it for aiortc, which takes every transport-cc report for NACKs."""
+        reports, rest = transport_cc.reports_in(data)
+        for fci in reports:
+            try:
+                fates = self._departures.reported(fci)
+            except ValueError:
+                continue  # garbage
+            if fates and self.listener is not None:
+                self.listener(fates)
+        return rest
+
+    def rtp_came(self, data: bytes) -> None:
+        if self._extension_id is None or len(data) < RTP_BYTES:
+            return
+        number = transport_cc.number_in(data, self._extension_id)
+        if number is None:
+            return
+        now = time.monotonic()
+        self._arrivals.came(number, now)
+        self._media_ssrc = int.from_bytes(data[8:12], "big")
+        if self._report_at is None:
+            self._report_at = now + self._report_every_s()
+            self._wake()
+
+    def _report_every_s(self) -> float:
+        rate_bps = self.pacer.rate_bps
+        if rate_bps is None:
+            return SHORTEST_REPORT_S
+        return min(LONGEST_REPORT_S, max(SHORTEST_REPORT_S, REPORT_BYTES * 8 / (REPORTS_SHARE * rate_bps)))
+
+    def _put_reports(self, now: float) -> None:
+        own_ssrc = next(iter(self._streams), 0)
+        while (fci := self._arrivals.report()) is not None:
+            report = transport_cc.packet_of(fci, own_ssrc, self._media_ssrc)
+            self.pacer.put(report, Kind.RTCP, len(report) + SRTCP_TAG_BYTES + IP_UDP_BYTES, now)
+
+
+def _payload_at(data: bytes) -> int:
+    start = RTP_BYTES + 4 * (data[0] & 0x0F)
+    if data[0] & 0x10:
+        start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+    return start
+
+
+def _picture_of(data: bytes) -> tuple[bool, bool]:
+    """Whether a packet of VP8 begins a key picture, and whether it is of one that no other is built on."""
+    try:
+        descriptor, vp8 = VpxPayloadDescriptor.parse(data[_payload_at(data) :])
+    except ValueError:
+        return False, False
+    begins = descriptor.partition_start == 1 and descriptor.partition_id == 0
+    return begins and bool(vp8) and not vp8[0] & 1, descriptor.tid is not None and descriptor.tid[0] > 0

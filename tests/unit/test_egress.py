@@ -1,0 +1,208 @@
+"""What leaves a leg: aiortc's packets sorted, paced and numbered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import aiortc.codecs.vpx
+import pytest
+from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.rtp import RtcpRrPacket, RtpPacket
+
+from edge_agent.core import transport_cc
+from edge_agent.core.pacer import Kind
+from edge_agent.core.transport_cc import Arrivals
+from edge_agent.media.egress import EXTENSION_ID, SPARING_S, Egress
+
+VOICE, PICTURES, AGAIN = 1, 2, 3
+
+
+class Sender:
+    def __init__(self, kind: str, ssrc: int, rtx_ssrc: int) -> None:
+        self.kind, self._ssrc, self._rtx_ssrc = kind, ssrc, rtx_ssrc
+        self.key_pictures = 0
+
+    def _send_keyframe(self) -> None:
+        self.key_pictures += 1
+
+
+class Bench:
+    """An egress whose packets end here."""
+
+    def __init__(self, extension_id: int | None = EXTENSION_ID) -> None:
+        self.left: list[tuple[float, bytes]] = []
+        self.data: list[bytes] = []
+        self.egress = Egress(self._send, self._send_data)
+        self.pictures = Sender("video", PICTURES, AGAIN)
+        self.egress.add_sender(Sender("audio", VOICE, 77), extension_id)
+        self.egress.add_sender(self.pictures, extension_id)
+
+    async def _send(self, data: bytes) -> None:
+        self.left.append((time.monotonic(), data))
+
+    async def _send_data(self, data: bytes) -> None:
+        self.data.append(data)
+
+    @property
+    def names(self) -> list[str]:
+        return [_name(data) for _, data in self.left]
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.left) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+
+def _name(data: bytes) -> str:
+    if 192 <= data[1] <= 208:
+        return "rtcp"
+    packet = RtpPacket.parse(data)
+    return f"{({VOICE: 'voice', PICTURES: 'picture', AGAIN: 'again'})[packet.ssrc]} {packet.sequence_number}"
+
+
+@pytest.fixture
+async def bench() -> Any:
+    bench = Bench()
+    yield bench
+    await bench.egress.close()
+    bench.egress.set_rate(None)  # what it sets is the process's
+
+
+def rtp(ssrc: int, seq: int, payload: bytes = bytes(60), timestamp: int = 0) -> bytes:
+    packet = RtpPacket(96, 1, seq, timestamp, ssrc, payload)
+    return packet.serialize()
+
+
+def vp8(seq: int, *, key: bool = False, upper: bool = False, size: int = 400, starts: bool = True) -> bytes:
+    descriptor = VpxPayloadDescriptor(int(starts), 0, picture_id=seq, tid=(int(upper), 0), tl0picidx=1)
+    payload = bytes(descriptor) + bytes([0 if key else 1]) + bytes(size)
+    return rtp(PICTURES, seq, payload, timestamp=seq * 6000)
+
+
+async def test_voice_overtakes_pictures_and_reports_do_too(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    for seq in range(1, 4):
+        await bench.egress.send_rtp(vp8(seq))
+    await bench.egress.send_rtp(bytes(RtcpRrPacket(ssrc=1)))
+    await bench.egress.send_rtp(rtp(VOICE, 9))
+    await bench.egress.send_data(b"data")
+    assert bench.names == ["picture 1", "voice 9"]
+    await bench.until(5)
+    assert bench.names == ["picture 1", "voice 9", "rtcp", "picture 2", "picture 3"]
+    times = [at for at, _ in bench.left]
+    assert times[-1] - times[0] >= (460 + 126 + 50 + 460) * 8 / 64_000 - 0.01
+
+
+async def test_an_older_number_of_the_voice_is_a_copy(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    await bench.egress.send_rtp(rtp(VOICE, 0xFFFF))
+    await bench.egress.send_rtp(rtp(VOICE, 0))
+    await bench.egress.send_rtp(rtp(VOICE, 0xFFFF))
+    await bench.until(3)
+    assert bench.egress.pacer.sent == {Kind.VOICE: 2, Kind.REDUNDANCY: 1}
+
+
+async def test_numbers_are_those_of_leaving(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    for seq in range(1, 3):
+        await bench.egress.send_rtp(vp8(seq))
+    await bench.egress.send_rtp(rtp(VOICE, 9))
+    await bench.until(3)
+    assert bench.names == ["picture 1", "voice 9", "picture 2"]
+    assert [transport_cc.number_in(data, EXTENSION_ID) for _, data in bench.left] == [1, 2, 3]
+
+
+async def test_on_the_thinnest_links_few_are_numbered(bench: Bench) -> None:
+    bench.egress.set_rate(18_000)
+    for seq in range(10):
+        await bench.egress.send_rtp(rtp(VOICE, seq))
+    assert [transport_cc.number_in(data, EXTENSION_ID) for _, data in bench.left] == [1, *[None] * 9]
+    assert SPARING_S <= 0.5
+
+
+async def test_a_far_end_that_knows_no_numbers_gets_none() -> None:
+    bench = Bench(extension_id=None)
+    await bench.egress.send_rtp(rtp(VOICE, 9))
+    assert bench.left[0][1] == rtp(VOICE, 9)
+    await bench.egress.close()
+
+
+async def test_what_the_far_end_reports_is_told_and_the_rest_of_its_rtcp_left(bench: Bench) -> None:
+    told: list[Any] = []
+    bench.egress.listener = told.extend
+    for seq in range(3):
+        await bench.egress.send_rtp(rtp(VOICE, seq))
+    arrivals = Arrivals()
+    for number in (1, 3):
+        arrivals.came(number, 50 + number)
+    fci = arrivals.report()
+    assert fci is not None
+    rest = bytes(RtcpRrPacket(ssrc=1))
+    assert bench.egress.rtcp_came(rest + transport_cc.packet_of(fci, 1, 2)) == rest
+    assert [(fate.seq, fate.received_at) for fate in told] == [(1, 51.0), (2, None), (3, 53.0)]
+    assert bench.egress.rtcp_came(transport_cc.packet_of(b"garbage!", 1, 2)) == b""
+
+
+async def test_what_comes_is_reported(bench: Bench) -> None:
+    for seq in range(5):
+        bench.egress.rtp_came(transport_cc.numbered(rtp(4242, seq), EXTENSION_ID, 100 + seq))
+    bench.egress.rtp_came(rtp(4242, 9))  # without
+    await bench.until(1)
+    report = bench.left[0][1]
+    (fci,), rest = transport_cc.reports_in(report)
+    base, _, arrivals = transport_cc.parse(fci)
+    assert (base, len(arrivals), None in arrivals, rest) == (100, 5, False, b"")
+    assert int.from_bytes(report[8:12], "big") == 4242
+
+
+async def test_dropped_pictures_ask_for_a_key_and_are_not_sent_again(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    await bench.egress.send_rtp(vp8(1, key=True, size=9000))
+    await bench.egress.send_rtp(vp8(2, size=9000))
+    await bench.egress.send_rtp(vp8(3))
+    await bench.egress.send_rtp(vp8(4))
+    assert bench.pictures.key_pictures >= 1
+    for original in (3, 4):
+        await bench.egress.send_rtp(rtp(AGAIN, 500 + original, original.to_bytes(2, "big") + bytes(30)))
+    await bench.egress.send_rtp(rtp(AGAIN, 600, (1).to_bytes(2, "big") + bytes(30)))
+    await bench.egress.send_rtp(rtp(AGAIN, 601, (1).to_bytes(2, "big") + bytes(30)))  # its NACK twice
+    bench.egress.set_rate(None)
+    await bench.until(3)
+    assert bench.names == ["picture 1", "picture 2", "again 600"]
+
+
+async def test_upper_pictures_are_told_by_their_layer(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    await bench.egress.send_rtp(vp8(1))
+    await bench.egress.send_rtp(vp8(2, upper=True))
+    await bench.egress.send_rtp(vp8(3))
+    await bench.until(3)
+    assert bench.names == ["picture 1", "picture 3", "picture 2"]
+
+
+async def test_there_is_room_when_the_link_is_done_with_the_pictures_before(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    began = time.monotonic()
+    await bench.egress.send_rtp(vp8(1, size=1900))  # a quarter of a second
+    await asyncio.wait_for(bench.egress.room_for_pictures(), 2)
+    assert 0.1 < time.monotonic() - began < 0.5
+
+
+async def test_the_packetizer_is_told_how_long_packets_may_be(bench: Bench) -> None:
+    bench.egress.set_rate(64_000)
+    payloads = aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1)
+    await bench.egress.send_rtp(rtp(PICTURES, 1, max(payloads, key=len)))
+    assert bench.egress.pacer.sent_bytes[Kind.PICTURE] <= 480
+    bench.egress.set_rate(None)
+    assert max(map(len, aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1))) > 1200
+
+
+async def test_goodbyes_leave_when_it_closes(bench: Bench) -> None:
+    bench.egress.set_rate(8_000)
+    await bench.egress.send_rtp(vp8(1, size=1000))
+    await bench.egress.send_rtp(vp8(2))
+    await bench.egress.send_rtp(bytes(RtcpRrPacket(ssrc=1)))
+    await bench.egress.close()
+    assert bench.names == ["picture 1", "rtcp"]

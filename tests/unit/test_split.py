@@ -1,0 +1,28 @@
+"""How a link is split while it is not measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.core.split import burst_bps, call_bps, messages_bps, segment_bytes
+
+
+@pytest.mark.parametrize(
+    ("link", "messages", "segment"),
+    [
+        (8_000, 1_000, 210),
+        (18_000, 1_800, 210),
+        (64_000, 6_400, 440),
+        (100_000, 10_000, 536),
+        (128_000, 12_800, None),
+        (0, 6_400, 536),
+    ],
+)
+def test_shares_and_segments(link: int, messages: int, segment: int | None) -> None:
+    assert messages_bps(link) == messages
+    assert segment_bytes(link) == segment
+    assert messages < burst_bps(link) < 64_000
+
+
+def test_a_call_has_the_rest() -> None:
+    assert call_bps(64_000) == 57_600
