@@ -1,7 +1,8 @@
 """Takes the loudspeaker's sound out of the microphone's, so that the doctor does not hear himself a second late.
 
-Pure: 20 ms as captured and 20 ms as played in, 20 ms without the echo out, 5 ms later. Three parts:
+Pure: 20 ms as captured and 20 ms as played in, 20 ms without the echo out, 5 ms later. Four parts:
 
+- `Delay` finds how much later the room's sound comes than what is played: devices and sound server take their time.
 - `EchoFilter` learns how the room turns what is played into what is captured, and subtracts it: a partitioned-block
   frequency-domain Kalman filter (Enzner & Vary 2006; Kuech, Mabande & Enzner 2014). It knows how unsure it is of each
   frequency, so a voice in the room does not lead it astray, and no detector of double talk is needed. It is slow to
@@ -21,7 +22,8 @@ from hardware.api import BLOCK_SAMPLES
 Spectrum = NDArray[np.complex64]
 Power = NDArray[np.float32]
 
-PARTITIONS = 20  # of 20 ms each: what an echo may take, devices and room together
+PARTITIONS = 12  # of 20 ms each: what the room's echo may take
+DELAYS = 20  # so many blocks late the devices may be
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
 FLOOR = 1e-6  # of a frequency's power: far below any microphone's noise
@@ -36,6 +38,7 @@ QUICK_KEPT = 0.9  # of each power, after a block
 _SIZE = 2 * BLOCK_SAMPLES
 _BINS = BLOCK_SAMPLES + 1
 _QUICK_BINS = QUICK_BLOCK + 1
+_LOW_SCALE = np.float32(QUICK_BLOCK / BLOCK_SAMPLES)  # of a spectrum, from 48 to 8 kHz
 _OMEGA: Power = (2 * np.pi * np.arange(_BINS) / _SIZE).astype(np.float32)  # radians a sample
 
 
@@ -45,13 +48,15 @@ class EchoCanceller:
     def __init__(self, pace: float = 1.0) -> None:
         """`pace`: the `Timing`'s, where it is known of these two devices."""
         self.timing = Timing(pace)
-        self._played: Sound = np.zeros(_SIZE, np.float32)
-        self._captured: Sound = np.zeros(_SIZE, np.float32)
+        self._delay = Delay()
+        self._recent_played: Sound = np.zeros(_SIZE, np.float32)
+        self._recent_captured: Sound = np.zeros(_SIZE, np.float32)
+        self._played: Spectrum = np.zeros((DELAYS + PARTITIONS, _BINS), np.complex64)  # the newest first
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
         self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
         self._slow_left = self._quick_left = self._low = 0.0
         self._suppressor = Suppressor()
-        self._silent_blocks = PARTITIONS
+        self._silent_blocks = len(self._played)
 
     @property
     def voice(self) -> float:
@@ -60,25 +65,31 @@ class EchoCanceller:
 
     def process(self, captured: Sound, reference: Sound) -> Sound:
         """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
-        self._played = np.concatenate([self._played[BLOCK_SAMPLES:], reference])
-        self._captured = np.concatenate([self._captured[BLOCK_SAMPLES:], captured])
+        self._recent_played = np.concatenate([self._recent_played[BLOCK_SAMPLES:], reference])
+        self._recent_captured = np.concatenate([self._recent_captured[BLOCK_SAMPLES:], captured])
         self._silent_blocks = 0 if np.abs(reference).max() > QUIET else self._silent_blocks + 1
-        if self._silent_blocks > PARTITIONS:  # nothing that could echo
+        if self._silent_blocks > len(self._played):  # nothing that could echo
+            self.timing.shift = 0.0
             nothing = np.zeros(BLOCK_SAMPLES, np.float32)
             return self._suppressor.process(Filtered(captured, nothing, np.zeros(_BINS, np.float32)))
-        played = _forward(self._played)
+        self._played[1:] = self._played[:-1]
+        self._played[0] = _forward(self._recent_played)
+        captured_low = _low(_forward(self._recent_captured), QUICK_BLOCK)
+        if self._delay.learn(captured_low, self._played[0, :_QUICK_BINS]):
+            self._filter.forget()
+            self._quick.forget()
+        played = self._played[self._delay.blocks : self._delay.blocks + PARTITIONS]
         filtered = self._filter.process(captured, played)
-        if self._room_is_new(played, filtered):
-            self._filter.forget(self._quick)
-            filtered = self._filter.again(captured)
+        quick = self._quick.process(captured_low, played[:, :_QUICK_BINS] * _LOW_SCALE)
+        if self._room_is_new(filtered, quick, captured_low):
+            self._filter.forget()
+            self._filter.learn_from(self._quick)
+            filtered = self._filter.process(captured, played)
         self.timing.learn(filtered, captured)
         return self._suppressor.process(filtered)
 
-    def _room_is_new(self, played: Spectrum, filtered: Filtered) -> bool:
-        scale = np.float32(QUICK_BLOCK / BLOCK_SAMPLES)
-        captured = _back(_forward(self._captured)[:_QUICK_BINS] * scale)[QUICK_BLOCK:]
-        quick = self._quick.process(captured, played[:_QUICK_BINS] * scale)
-        left = float(filtered.rest_power[:_QUICK_BINS].sum()) * float(scale) ** 2
+    def _room_is_new(self, slow: Filtered, quick: Filtered, captured: Sound) -> bool:
+        left = float(slow.rest_power[:_QUICK_BINS].sum() * _LOW_SCALE**2)
         self._slow_left = QUICK_KEPT * self._slow_left + (1 - QUICK_KEPT) * left
         self._quick_left = QUICK_KEPT * self._quick_left + (1 - QUICK_KEPT) * float(quick.rest_power.sum())
         self._low = QUICK_KEPT * self._low + (1 - QUICK_KEPT) * QUICK_BLOCK * float(np.dot(captured, captured))
@@ -86,6 +97,47 @@ class EchoCanceller:
             return False
         self._slow_left = self._quick_left = 0.0
         return True
+
+
+class Delay:
+    """Generalised cross-correlation (Knapp & Carter 1976) below 4 kHz: what both have in common, whatever their
+    colour, adds up at one lag only, where the loudspeaker is heard first."""
+
+    WHITENED = 0.9  # of each frequency's level, in dB, is made one
+    KEPT = 0.98  # a block
+    LOOKS_EVERY = 10  # blocks
+    CLEAR = 9.0  # times the root mean square of all lags
+    EARLY = QUICK_BLOCK // 5  # samples: the filter begins so much before
+
+    def __init__(self) -> None:
+        self.blocks = 0  # that the filter may begin later
+        self._played: Spectrum = np.zeros((DELAYS, _QUICK_BINS), np.complex64)
+        self._common: Spectrum = np.zeros((DELAYS, _QUICK_BINS), np.complex64)
+        self._learnt_blocks = 0
+
+    def learn(self, captured: Sound, played: Spectrum) -> bool:
+        """Whether `blocks` is another now. The two at QUICK_BLOCK, `played` of the last two blocks as one."""
+        self._played[1:] = self._played[:-1]
+        self._played[0] = self._white(played * _LOW_SCALE)
+        heard = self._white(_forward(np.concatenate([np.zeros_like(captured), captured])))
+        self._common *= np.float32(self.KEPT)
+        self._common += heard * np.conj(self._played)
+        self._learnt_blocks += 1
+        if self._learnt_blocks % self.LOOKS_EVERY:
+            return False
+        likely = np.abs(_back(self._common)[:, :QUICK_BLOCK]).ravel()
+        lag = int(likely.argmax())
+        if likely[lag] < self.CLEAR * np.sqrt(np.square(likely).mean()):
+            return False
+        if 0 <= lag - self.blocks * QUICK_BLOCK < 2 * QUICK_BLOCK:
+            return False
+        blocks = max(0, lag - self.EARLY) // QUICK_BLOCK
+        before, self.blocks = self.blocks, blocks
+        return blocks != before
+
+    def _white(self, spectrum: Spectrum) -> Spectrum:
+        white: Spectrum = spectrum / (np.abs(spectrum) ** np.float32(self.WHITENED) + np.float32(1e-3))
+        return white
 
 
 class Filtered:
@@ -105,44 +157,38 @@ class EchoFilter:
         shape = (PARTITIONS, block + 1)
         self._block = block
         self._kept, self._spread = np.float32(forgetting**2), np.float32(spread)
-        self._played: Spectrum = np.zeros(shape, np.complex64)
-        self._played_power: Power = np.zeros(shape, np.float32)
         self._room: Spectrum = np.zeros(shape, np.complex64)
         self._doubt: Power = np.zeros(shape, np.float32)
-        self._doubt[:] = FIRST_DOUBT * DOUBT_DECAY ** np.arange(PARTITIONS, dtype=np.float32)[:, np.newaxis]
-        self._first_doubt = self._doubt.copy()
+        self._first_doubt = FIRST_DOUBT * DOUBT_DECAY ** np.arange(PARTITIONS, dtype=np.float32)[:, np.newaxis]
         self._near: Power = np.full(block + 1, 1e-3, np.float32)
+        self.forget()
 
-    def forget(self, coarse: EchoFilter) -> None:
-        """The room is a new one: all that is known is what `coarse` knows of its lower frequencies."""
+    def forget(self) -> None:
         self._room[:] = 0
         self._doubt[:] = self._first_doubt
+
+    def learn_from(self, coarse: EchoFilter) -> None:
+        """All that it knows of the lower frequencies."""
         self._room[:, : coarse._block + 1] = coarse._room
         self._doubt[:, : coarse._block + 1] = coarse._doubt
 
     def process(self, captured: Sound, played: Spectrum) -> Filtered:
-        """`played` is of the last two blocks as one."""
-        self._played[1:] = self._played[:-1]
-        self._played_power[1:] = self._played_power[:-1]
-        self._played[0], self._played_power[0] = played, _power(played)
-        return self.again(captured)
-
-    def again(self, captured: Sound) -> Filtered:
-        """With what was played as it was given last."""
-        echo = _back((self._played * self._room).sum(axis=0))[self._block :]
-        doubt = (self._played_power * self._doubt).sum(axis=0) / 2  # half of a zero-padded block is nothing
+        """`played`: for each partition, of its last two blocks as one."""
+        echo = _back((played * self._room).sum(axis=0))[self._block :]
+        played_power = _power(played)
+        doubt = (played_power * self._doubt).sum(axis=0) / 2  # half of a zero-padded block is nothing
         filtered = Filtered(captured - echo, echo, doubt)
-        self._learn(filtered)
+        self._learn(filtered, played, played_power)
         return filtered
 
-    def _learn(self, filtered: Filtered) -> None:
+    def _learn(self, filtered: Filtered, played: Spectrum, played_power: Power) -> None:
         near = np.maximum(filtered.rest_power - filtered.doubt, 0)
         self._near = (self._near + near) / 2
         gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
-        change = _back(gain * np.conj(self._played) * filtered.rest_spectrum)
+        change = _back(gain * np.conj(played) * filtered.rest_spectrum)
         change[:, self._block :] = 0  # each partition is one block long
         self._room += _forward(change)
-        self._doubt *= self._kept * (1 - gain * self._played_power / 2)
+        self._doubt *= self._kept * (1 - gain * played_power / 2)
         room = _power(self._room)
         self._doubt += (1 - self._kept) * (room + self._spread * room.mean(axis=0))
 
@@ -255,6 +301,11 @@ def _forward(sound: Sound) -> Spectrum:
 
 def _back(spectrum: Spectrum) -> Sound:
     return np.fft.irfft(spectrum).astype(np.float32, copy=False)
+
+
+def _low(spectrum: Spectrum, block: int) -> Sound:
+    """The second of two blocks as one, at the rate of which `block` samples are 20 ms."""
+    return _back(spectrum[: block + 1] * _LOW_SCALE)[block:]
 
 
 def _power(spectrum: Spectrum) -> Power:
