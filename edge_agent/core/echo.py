@@ -24,6 +24,7 @@ Power = NDArray[np.float32]
 
 PARTITIONS = 12  # of 20 ms each: what the room's echo may take
 DELAYS = 20  # so many blocks late the devices may be
+TURNS = 3  # blocks, until all partitions have been tidied once
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
 FLOOR = 1e-6  # of a frequency's power: far below any microphone's noise
@@ -49,8 +50,7 @@ class EchoCanceller:
         """`pace`: the `Timing`'s, where it is known of these two devices."""
         self.timing = Timing(pace)
         self._delay = Delay()
-        self._recent_played: Sound = np.zeros(_SIZE, np.float32)
-        self._recent_captured: Sound = np.zeros(_SIZE, np.float32)
+        self._recent: Sound = np.zeros((2, _SIZE), np.float32)  # captured, played
         self._played: Spectrum = np.zeros((DELAYS + PARTITIONS, _BINS), np.complex64)  # the newest first
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
         self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
@@ -65,16 +65,16 @@ class EchoCanceller:
 
     def process(self, captured: Sound, reference: Sound) -> Sound:
         """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
-        self._recent_played = np.concatenate([self._recent_played[BLOCK_SAMPLES:], reference])
-        self._recent_captured = np.concatenate([self._recent_captured[BLOCK_SAMPLES:], captured])
+        self._recent[:, :BLOCK_SAMPLES] = self._recent[:, BLOCK_SAMPLES:]
+        self._recent[:, BLOCK_SAMPLES:] = captured, reference
         self._silent_blocks = 0 if np.abs(reference).max() > QUIET else self._silent_blocks + 1
         if self._silent_blocks > len(self._played):  # nothing that could echo
             self.timing.shift = 0.0
             nothing = np.zeros(BLOCK_SAMPLES, np.float32)
             return self._suppressor.process(Filtered(captured, nothing, np.zeros(_BINS, np.float32)))
         self._played[1:] = self._played[:-1]
-        self._played[0] = _forward(self._recent_played)
-        captured_low = _low(_forward(self._recent_captured), QUICK_BLOCK)
+        captured_spectrum, self._played[0] = _forward(self._recent)
+        captured_low = _back(captured_spectrum[:_QUICK_BINS] * _LOW_SCALE)[QUICK_BLOCK:]
         if self._delay.learn(captured_low, self._played[0, :_QUICK_BINS]):
             self._filter.forget()
             self._quick.forget()
@@ -145,9 +145,9 @@ class Filtered:
 
     def __init__(self, rest: Sound, echo: Sound, doubt: Power) -> None:
         self.rest, self.echo = rest, echo  # what is left, and what was taken away
-        before = np.zeros_like(rest)
-        self.rest_spectrum = _forward(np.concatenate([before, rest]))
-        self.echo_spectrum = _forward(np.concatenate([before, echo]))
+        both = np.zeros((2, 2 * len(rest)), np.float32)
+        both[:, len(rest) :] = rest, echo
+        self.rest_spectrum, self.echo_spectrum = _forward(both)
         self.rest_power = _power(self.rest_spectrum)
         self.doubt = doubt  # power of the echo that may be left
 
@@ -161,6 +161,7 @@ class EchoFilter:
         self._doubt: Power = np.zeros(shape, np.float32)
         self._first_doubt = FIRST_DOUBT * DOUBT_DECAY ** np.arange(PARTITIONS, dtype=np.float32)[:, np.newaxis]
         self._near: Power = np.full(block + 1, 1e-3, np.float32)
+        self._turn = 0
         self.forget()
 
     def forget(self) -> None:
@@ -185,12 +186,18 @@ class EchoFilter:
         near = np.maximum(filtered.rest_power - filtered.doubt, 0)
         self._near = (self._near + near) / 2
         gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
-        change = _back(gain * np.conj(played) * filtered.rest_spectrum)
-        change[:, self._block :] = 0  # each partition is one block long
-        self._room += _forward(change)
+        self._room += gain * np.conj(played) * filtered.rest_spectrum
         self._doubt *= self._kept * (1 - gain * played_power / 2)
-        room = _power(self._room)
-        self._doubt += (1 - self._kept) * (room + self._spread * room.mean(axis=0))
+        self._turn = (self._turn + 1) % TURNS
+        self._tidy(slice(self._turn, None, TURNS))
+
+    def _tidy(self, some: slice) -> None:
+        """What need not be done with all partitions each time: each is one block long, and the room may change."""
+        rooms = _back(self._room[some])
+        rooms[:, self._block :] = 0
+        self._room[some] = _forward(rooms)
+        power = _power(self._room[some])
+        self._doubt[some] += TURNS * (1 - self._kept) * (power + self._spread * power.mean(axis=0))
 
 
 class Timing:
@@ -251,6 +258,7 @@ class Suppressor:
         self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
         self._noise: Power = np.ones(len(_BANDS), np.float32)
         self.voice = 0.0  # how likely somebody speaks, 0 to 1
+        self._window: Sound = np.hanning(2 * self.LATENCY + 3)[1:-1].astype(np.float32)
         self._response = self._filter_of(np.ones(_BINS, np.float32))
         self._fade: Sound = np.ones(BLOCK_SAMPLES, np.float32)
         self._fade[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
@@ -290,9 +298,9 @@ class Suppressor:
 
     def _filter_of(self, gain: Power) -> Spectrum:
         """Causal, of 2 × LATENCY + 1 taps."""
-        taps = 2 * self.LATENCY + 1
-        impulse = np.roll(np.fft.irfft(gain), self.LATENCY)[:taps] * np.hanning(taps + 2)[1:-1]
-        return np.fft.rfft(impulse, _SIZE).astype(np.complex64)
+        impulse = _back(gain.astype(np.complex64))
+        taps = np.concatenate([impulse[-self.LATENCY :], impulse[: self.LATENCY + 1]]) * self._window
+        return _forward(np.concatenate([taps, np.zeros(_SIZE - len(taps), np.float32)]))
 
 
 def _forward(sound: Sound) -> Spectrum:
@@ -301,11 +309,6 @@ def _forward(sound: Sound) -> Spectrum:
 
 def _back(spectrum: Spectrum) -> Sound:
     return np.fft.irfft(spectrum).astype(np.float32, copy=False)
-
-
-def _low(spectrum: Spectrum, block: int) -> Sound:
-    """The second of two blocks as one, at the rate of which `block` samples are 20 ms."""
-    return _back(spectrum[: block + 1] * _LOW_SCALE)[block:]
 
 
 def _power(spectrum: Spectrum) -> Power:
