@@ -24,7 +24,7 @@ Power = NDArray[np.float32]
 
 PARTITIONS = 12  # of 20 ms each: what the room's echo may take
 DELAYS = 20  # so many blocks late the devices may be
-TURNS = 3  # blocks, until all partitions have been tidied once
+TURNS = 4  # blocks, until all partitions have been tidied once
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
 FLOOR = 1e-6  # of a frequency's power: far below any microphone's noise
@@ -282,19 +282,21 @@ class Suppressor:
         left = over * (filtered.doubt + np.repeat(self._leak, _WIDTHS) * self._echo) + 1e-9
         clean = 0.6 * self._clean / left + 0.4 * np.maximum(filtered.rest_power / left - 1, 0)
         room = np.sqrt(self._noise / 2 / (rest + FLOOR))  # the room's own noise stays: silence would sound like a cut
-        gain = np.maximum(clean / (1 + clean), np.repeat(np.clip(room, least, 1), _WIDTHS)).astype(np.float32)
+        floor = np.repeat(np.minimum(np.maximum(room, least), 1), _WIDTHS)
+        gain: Power = np.maximum(clean / (1 + clean), floor).astype(np.float32)
         self._clean = np.square(gain) * filtered.rest_power
-        return np.asarray(gain)
+        return gain
 
     def _voice_likely(self, above: NDArray[np.floating]) -> float:
-        above_db = float(np.clip(10 * np.log10(above[_SPEECH] + FLOOR), 0, 20).mean())
-        return float(np.clip((above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB), 0, 1))
+        above_db = float((10 * np.log10(np.minimum(np.maximum(above[_SPEECH], 1), 100))).mean())
+        return min(1.0, max(0.0, (above_db - self.ECHO_DB) / (self.VOICE_DB - self.ECHO_DB)))
 
     def _learn(self, rest: Power, echo: Power) -> None:
         self._noise = np.minimum(self._noise * np.float32(1.01), rest + np.float32(FLOOR))
         heard = echo * self.FIRST_LEAK > self._noise
         step = np.where(rest > self._leak * echo, self.LEAK_RISES, self.LEAK_FALLS)
-        self._leak = np.clip(np.where(heard, self._leak * step, self._leak), 1e-4, self.MOST_LEAK).astype(np.float32)
+        leak = np.where(heard, self._leak * step, self._leak)
+        self._leak = np.minimum(np.maximum(leak, 1e-4), self.MOST_LEAK).astype(np.float32)
 
     def _filter_of(self, gain: Power) -> Spectrum:
         """Causal, of 2 × LATENCY + 1 taps."""
