@@ -1,16 +1,11 @@
-"""Sound cards against a real sound server: a private PulseAudio with null sinks, reached as any card through ALSA and
-PortAudio. Needs pulseaudio, libportaudio2 and libasound2-plugins; skips with its reason where one is missing."""
+"""Sound cards against a real sound server: a private PulseAudio with null sinks."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,71 +15,14 @@ from hardware import sound
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, SoundUnavailable
 from hardware.devices import list_devices, open_microphone, open_speaker
 from hardware.sound import DeviceMicrophone, DeviceSpeaker
+from tests.adapters.sound_server import PulseAudio, sound_server
 from tests.timing import in_real_time
-
-ALSA_NAMES = """
-pcm.clinic_speaker { type pulse device "clinic" }
-pcm.clinic_microphone { type pulse device "clinic.monitor" }
-"""
-
-
-class PulseAudio:
-    """Two sinks; what is played into one is heard by its monitor. `first` is the system's own choice."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = folder / "pulse.sock"
-        self._environment = os.environ | {
-            "HOME": str(folder),
-            "XDG_RUNTIME_DIR": str(folder),
-            "PULSE_SERVER": f"unix:{self._socket}",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
-        modules = [
-            f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
-            "module-null-sink sink_name=first rate=48000",
-            "module-null-sink sink_name=clinic rate=48000",
-        ]
-        options = ["--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--system=false", "--log-level=error"]
-        options.append("--disable-shm=yes")  # with it libpulse can hang for ever over a server that was killed
-        loads = [part for module in modules for part in ("-L", module)]
-        self._process = subprocess.Popen(["pulseaudio", "-n", *options, *loads], env=self._environment)
-        deadline = time.monotonic() + 10
-        while subprocess.run(["pactl", "info"], env=self._environment, capture_output=True).returncode:
-            assert self._process.poll() is None, "pulseaudio ended"
-            assert time.monotonic() < deadline, "pulseaudio does not answer"
-            threading.Event().wait(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
 
 @pytest.fixture(scope="module")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseAudio]:
-    for program in ("pulseaudio", "pactl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    pytest.importorskip("sounddevice", reason="libportaudio2 is not installed", exc_type=OSError)
-    folder = tmp_path_factory.mktemp("pulse")
-    names = folder / "asound.conf"
-    names.write_text(ALSA_NAMES)
-    server = PulseAudio(folder)
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER"):
-            environment.setenv(name, server._environment[name])
-        environment.setenv("ALSA_CONFIG_PATH", f"/usr/share/alsa/alsa.conf:{names}")
-        server.start()
-        try:
-            if "pulse" not in list_devices().speakers:
-                pytest.skip("ALSA knows no PulseAudio: libasound2-plugins is not installed")
-            yield server
-        finally:
-            server.kill()
+    with sound_server(tmp_path_factory.mktemp("pulse")) as server:
+        yield server
 
 
 def tone(seconds: float, pitch: float = 1000.0) -> NDArray[np.int16]:
