@@ -8,7 +8,11 @@ messages. When the socket closes the media process ends.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +20,17 @@ import msgspec
 from edge_agent.core.wire import IceServer
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+@contextmanager
+def short_path(socket: Path) -> Iterator[str]:
+    """A way to a Unix socket, good for this process and this block, that fits unix(7)'s 108 bytes however deep its
+    folder lies. Raises OSError where there is no such folder."""
+    folder = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{socket.name}"
+    finally:
+        os.close(folder)
 
 
 class ProtocolError(ConnectionError):

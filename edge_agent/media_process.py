@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +26,6 @@ READY_TIMEOUT_S = 30.0  # a Pi imports aiortc and cv2 in a few seconds; a camera
 STOP_TIMEOUT_S = 2.0
 STEADY_S = 60.0
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes
 
 _PR_SET_PDEATHSIG = 1  # prctl(2); kept over exec, lost where a program changes its user
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,12 +62,14 @@ class MediaProcess:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        folder = self._socket_folder()
+        folder = self._run_dir / "media"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         deaths = 0
         try:
             while True:
                 began = loop.time()
-                why = await self._one_life(folder / "media.sock")
+                with ipc.short_path(folder / "media.sock") as short:
+                    why = await self._one_life(folder / "media.sock", short)
                 self._listener.media_died()
                 deaths = 1 if loop.time() - began > STEADY_S else deaths + 1
                 pause = PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
@@ -78,15 +78,8 @@ class MediaProcess:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _socket_folder(self) -> Path:
-        folder = self._run_dir / "media"
-        if len(os.fsencode(folder / "media.sock")) > MAX_SOCKET_PATH:
-            return Path(tempfile.mkdtemp(prefix="teleconsult-"))
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
-
-    async def _one_life(self, socket: Path) -> str:
-        """From the start of a process to its end; says why it ended."""
+    async def _one_life(self, socket: Path, short: str) -> str:
+        """From the start of a process to its end; says why it ended. `short`: this process's way to the socket."""
         connected: asyncio.Future[ipc.Link] = asyncio.get_running_loop().create_future()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +90,7 @@ class MediaProcess:
 
         with suppress(FileNotFoundError):
             os.unlink(socket)  # of a life before
-        server = await asyncio.start_unix_server(accept, socket)
+        server = await asyncio.start_unix_server(accept, short)
         process: asyncio.subprocess.Process | None = None
         try:
             argv = [part.replace("{socket}", str(socket)) for part in self._argv]

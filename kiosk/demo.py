@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -61,6 +62,7 @@ class Ports(NamedTuple):
     screen: int
 
 
+_FREE_PORTS = range(20_000, 32_000)
 USUAL_PORTS = Ports(broker=0, kiosks=0, hub=8400, screen=8480)  # 0: any; nobody types the broker's
 
 
@@ -385,7 +387,8 @@ def claim_ports(folder: Path, claims: contextlib.ExitStack, any_ports: bool) -> 
 def _claim_port(claims: contextlib.ExitStack, *wishes: int) -> int:
     """A free port on loopback, and this user's claim to it among demos that start at the same moment: an abstract
     socket by its name, which the kernel lets go with the process and which leaves no file."""
-    for wish in (*filter(None, wishes), *[0] * 50):
+    # None of those that the kernel gives to clients: they come and go before a part listens.
+    for wish in (*filter(None, wishes), *random.sample(_FREE_PORTS, 50)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

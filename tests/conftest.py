@@ -2,8 +2,8 @@
 
 Hypothesis has no deadlines, since a busy machine is not a failure; `long` is for `scripts/fuzz`.
 
-Calls, sound cards and pictures are in real time: with `pytest -n 4` they come last and one after the other, when the
-other workers have nothing left to do.
+What judges sound and pictures in real time comes last with `pytest -n 4`, one after the other, when the other workers
+have nothing left to do.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ settings.register_profile("long", deadline=None, max_examples=5000, suppress_hea
 settings.load_profile("kit")
 
 REAL_TIME = (
-    "tests/e2e/",
+    "tests/e2e/test_advice.py",
+    "tests/e2e/test_call.py",
+    "tests/e2e/test_demo_link.py",
+    "tests/e2e/test_link.py",
+    "tests/e2e/test_pictures.py",
+    "tests/e2e/test_tap.py",
     "tests/linklab/test_lab.py",
-    "tests/adapters/test_demo_ports.py",  # the usual ports are one demo's
+    "tests/adapters/test_egress.py",
     "tests/adapters/test_media_",
     "tests/adapters/test_sound_cards.py",
+    "tests/adapters/test_turn",
+    "tests/adapters/test_voice_in_chromium.py",
+    "tests/bench/test_call.py",
 )
 
 

@@ -54,7 +54,8 @@ def run(socket_path: Path, settings: KioskSettings) -> int:
 
 async def _run(socket_path: Path, settings: KioskSettings) -> int:
     try:
-        reader, writer = await asyncio.open_unix_connection(socket_path)
+        with ipc.short_path(socket_path) as short:
+            reader, writer = await asyncio.open_unix_connection(short)
     except OSError as error:
         log.error("no agent at %s (%s): media is started by the agent, not by hand", socket_path, error.strerror)
         return 1

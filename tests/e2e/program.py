@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -143,9 +144,14 @@ def command_line(pid: int) -> list[str]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Below those that the kernel gives to clients, and another for each of pytest's workers: it is still free when the
+    program that is told it listens."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    while True:
+        port = 10_000 + worker * 2_500 + random.randrange(2_500)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
 
 
 async def until(probe: Callable[[], T], timeout_s: float, what: str, interval_s: float = 0.02) -> T:

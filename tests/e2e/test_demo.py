@@ -80,6 +80,8 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
         yield demo
     finally:
         await demo.program.stop(20)
+        for log in (demo.program.log, *sorted((demo.folder / "logs").glob("*.log"))):  # shown where the test fails
+            print(f"== {log.name}", *log.read_text(errors="replace").splitlines()[-30:], sep="\n")
 
 
 def is_alive(pid: int) -> bool:
@@ -144,6 +146,7 @@ async def test_however_it_ends_nothing_goes_on(demo: Demo, number: signal.Signal
 
 async def test_stopped_while_it_starts_it_leaves_nothing(demo: Demo) -> None:
     await demo.program.start()
+    await demo.program.until_line("starting broker", 20)
     await until(demo.processes, 20, "a first child")
     pids = list(demo.processes())
     os.kill(demo.program.pid, signal.SIGINT)
@@ -159,7 +162,7 @@ async def test_a_part_that_dies_is_said_and_started_again(demo: Demo, name: str,
     os.kill(demo.pid_of(*words), signal.SIGKILL)
     await demo.program.until_line(f"the {name} was ended by SIGKILL; starting it again", 10, since)
     await demo.program.until_line(f"the {name} is back", 30, since)
-    assert len(demo.program.lines) == since + 2
+    assert len(demo.program.lines) == since + 2, demo.program.tail(6)
     assert demo.pid_of(*words)
 
 

@@ -17,7 +17,8 @@ CLIP_S = 0.05  # every sound is this long
 
 
 async def main(socket: str) -> None:
-    link = ipc.Link(*await asyncio.open_unix_connection(socket), ipc.ToMedia)
+    with ipc.short_path(Path(socket)) as short:
+        link = ipc.Link(*await asyncio.open_unix_connection(short), ipc.ToMedia)
     missing = tuple(os.environ.get("TELECONSULT_TEST_MISSING", "").split())
     link.send(ipc.MediaReady(missing, tuple(f"{name}: none in this test" for name in missing)))
     loop = asyncio.get_running_loop()

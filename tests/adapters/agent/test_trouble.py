@@ -252,3 +252,16 @@ async def test_a_full_disk(broker, hub, tmp_path):
     finally:
         await kiosk.stop()
         await run(["umount", "-l", disk])
+
+
+async def test_its_folder_may_lie_deeper_than_a_socket_s_path_may_be_long(tmp_path, broker, hub):
+    kiosk = Kiosk(tmp_path / ("deep-" * 20) / "kiosk", broker)
+    await kiosk.start()
+    try:
+        await kiosk.online()
+        assert kiosk.media_pid
+        (socket,) = tmp_path.rglob("media.sock")
+    finally:
+        await kiosk.stop()
+    assert len(os.fsencode(socket)) > 108
+    assert not socket.exists()

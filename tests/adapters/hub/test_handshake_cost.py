@@ -84,7 +84,7 @@ class Listener:
     def __init__(self) -> None:
         self.ups: asyncio.Queue[None] = asyncio.Queue()
 
-    def link_up(self) -> None:
+    def link_up(self, moved: bool) -> None:
         self.ups.put_nowait(None)
 
     def link_down(self) -> None: ...
