@@ -7,6 +7,7 @@ active (P.56's usual one), the near voice as the microphone hears it, the echo s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +30,8 @@ LOUDSPEAKER: Place = (1.9, 1.5, 1.2)
 MOUTH: Place = (2.0, 2.0, 1.3)  # 0.53 m away
 RT60_S = 0.3
 SPEECH_LEVEL = 32768 * 10 ** (-26 / 20)
+HEARD_DB = -45.0  # full scale: there is an echo to speak of
+CONVERGED_DB = 20.0
 SCORE_RATE_HZ = 8000
 SCORE_S = 8
 
@@ -102,14 +105,18 @@ def joined(first: Recording, second: Recording, at_s: float) -> Recording:
     return replace(first, captured=np.concatenate([first.captured[:at], second.captured[at:]]))
 
 
-def processed(recording: Recording, process: Callable[[Samples, Samples], Samples], echo: bool = True) -> Samples:
-    """`process` gets 20 ms as captured and as played, at a time. Without echo nothing is played either."""
-    captured = recording.captured if echo else recording.captured_without_echo
-    played = recording.played if echo else np.zeros_like(recording.played)
-    blocks = range(0, len(captured) - BLOCK_SAMPLES + 1, BLOCK_SAMPLES)
-    return np.concatenate(
-        [process(captured[at : at + BLOCK_SAMPLES], played[at : at + BLOCK_SAMPLES]) for at in blocks]
-    )
+def without_echo(recording: Recording) -> Recording:
+    """Nothing is played either."""
+    return replace(recording, captured=recording.captured_without_echo, played=np.zeros_like(recording.played))
+
+
+def processed(
+    recording: Recording, process: Callable[[Samples, Samples], Samples], block: int = BLOCK_SAMPLES
+) -> Samples:
+    """`process` gets 20 ms as captured and as played, at a time."""
+    captured, played = recording.captured, recording.played
+    blocks = range(0, len(captured) - block + 1, block)
+    return np.concatenate([process(captured[at : at + block], played[at : at + block]) for at in blocks])
 
 
 def erle_db(recording: Recording, clean: Samples, begin_s: float, end_s: float) -> float:
@@ -117,6 +124,23 @@ def erle_db(recording: Recording, clean: Samples, begin_s: float, end_s: float) 
     part = slice(int(begin_s * SAMPLE_RATE_HZ), int(end_s * SAMPLE_RATE_HZ))
     before, after = (np.square(sound[part], dtype=np.float64).mean() for sound in (recording.captured, clean))
     return float(10 * np.log10(before / max(after, 1e-3)))
+
+
+def converged_s(recording: Recording, clean: Samples) -> float:
+    """After how much time every half second with echo has CONVERGED_DB of enhancement, until somebody speaks in the
+    room; infinite where it never stays so."""
+    begins = [at / 2 for at in range(2 * recording.alone_s)]
+    heard = [at for at in begins if _level_db(recording.captured, at) > HEARD_DB]
+    poor = [at for at in heard if erle_db(recording, clean, at, at + 0.5) < CONVERGED_DB]
+    if not poor:
+        return 0.0
+    return poor[-1] + 0.5 if poor[-1] < heard[-1] else math.inf
+
+
+def _level_db(sound: Samples, begin_s: float) -> float:
+    """Of half a second, full scale."""
+    part = sound[int(begin_s * SAMPLE_RATE_HZ) : int((begin_s + 0.5) * SAMPLE_RATE_HZ)].astype(float)
+    return float(20 * np.log10(np.sqrt(np.square(part).mean()) / 32768 + 1e-9))
 
 
 def near_pesq(recording: Recording, clean: Samples) -> float:

@@ -14,7 +14,7 @@ from edge_agent.core.played import LATE_SAMPLES, LEAD_SAMPLES, PlayedSound
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ
 from tests import room
 from tests.e2e import speech
-from tests.room import Recording, Samples, Scene, erle_db, near_pesq, processed
+from tests.room import Recording, Samples, Scene, erle_db, near_pesq, processed, without_echo
 
 SHORT = Scene(alone_s=7, both_s=9)
 
@@ -57,7 +57,7 @@ def test_the_doctors_echo_goes_and_the_patients_voice_stays(
     recording = voices.record(replace(SHORT, delay_ms=delay_ms, echo_db=echo_db, drift_ppm=drift_ppm))
     clean = processed(recording, Cancelled())
     assert erle_db(recording, clean, 4, 7) >= 30
-    alone = near_pesq(recording, processed(recording, Cancelled(), echo=False))
+    alone = near_pesq(recording, processed(without_echo(recording), Cancelled()))
     both = near_pesq(recording, clean)
     assert both >= alone - 0.5, f"PESQ {alone:.2f} alone, {both:.2f} while both speak"
     assert near_pesq(recording, recording.captured) < alone - 1  # that there is something to take out
