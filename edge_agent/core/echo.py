@@ -27,8 +27,12 @@ DELAYS = 20  # so many blocks late the devices may be
 TURNS = 4  # blocks, until all partitions have been tidied once
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
-FLOOR = 1e-6  # of a frequency's power: far below any microphone's noise
+FLOOR = 1e-7  # of a frequency's power: far below any microphone's noise
 QUIET = 3e-5  # peak of a reference that is silence, one step of 16 bits
+
+EMPHASIS = (
+    0.9  # of the sample before is taken away: or the edges of what is low hide what is high, and it is not learnt
+)
 
 FORGETTING, QUICK_FORGETTING = 0.9998, 0.97  # a block: rooms change slowly, and sometimes at once
 SPREAD, QUICK_SPREAD = 0.03, 1.0  # of the room's mean power: what may come up where there was nothing, meanwhile
@@ -50,7 +54,8 @@ class EchoCanceller:
         """`pace`: the `Timing`'s, where it is known of these two devices."""
         self.timing = Timing(pace)
         self._delay = Delay()
-        self._recent: Sound = np.zeros((2, _SIZE), np.float32)  # captured, played
+        self._recent: Sound = np.zeros((2, _SIZE), np.float32)  # captured, played; emphasised as all that follows
+        self._last: Sound = np.zeros(2, np.float32)
         self._played: Spectrum = np.zeros((DELAYS + PARTITIONS, _BINS), np.complex64)  # the newest first
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
         self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
@@ -65,13 +70,12 @@ class EchoCanceller:
 
     def process(self, captured: Sound, reference: Sound) -> Sound:
         """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
-        self._recent[:, :BLOCK_SAMPLES] = self._recent[:, BLOCK_SAMPLES:]
-        self._recent[:, BLOCK_SAMPLES:] = captured, reference
+        heard = self._emphasised(captured, reference)
         self._silent_blocks = 0 if np.abs(reference).max() > QUIET else self._silent_blocks + 1
         if self._silent_blocks > len(self._played):  # nothing that could echo
             self.timing.shift = 0.0
             nothing = np.zeros(BLOCK_SAMPLES, np.float32)
-            return self._suppressor.process(Filtered(captured, nothing, np.zeros(_BINS, np.float32)))
+            return self._suppressor.process(Filtered(heard, nothing, np.zeros(_BINS, np.float32)))
         self._played[1:] = self._played[:-1]
         captured_spectrum, self._played[0] = _forward(self._recent)
         captured_low = _back(captured_spectrum[:_QUICK_BINS] * _LOW_SCALE)[QUICK_BLOCK:]
@@ -79,14 +83,24 @@ class EchoCanceller:
             self._filter.forget()
             self._quick.forget()
         played = self._played[self._delay.blocks : self._delay.blocks + PARTITIONS]
-        filtered = self._filter.process(captured, played)
+        filtered = self._filter.process(heard, played)
         quick = self._quick.process(captured_low, played[:, :_QUICK_BINS] * _LOW_SCALE)
         if self._room_is_new(filtered, quick, captured_low):
             self._filter.forget()
             self._filter.learn_from(self._quick)
-            filtered = self._filter.process(captured, played)
-        self.timing.learn(filtered, captured)
+            filtered = self._filter.process(heard, played)
+        self.timing.learn(filtered, heard)
         return self._suppressor.process(filtered)
+
+    def _emphasised(self, captured: Sound, reference: Sound) -> Sound:
+        """Steps on; what was captured, as `_recent` has it."""
+        self._recent[:, :BLOCK_SAMPLES] = self._recent[:, BLOCK_SAMPLES:]
+        both = np.stack([captured, reference])
+        self._recent[:, BLOCK_SAMPLES:] = both
+        self._recent[:, BLOCK_SAMPLES + 1 :] -= EMPHASIS * both[:, :-1]
+        self._recent[:, BLOCK_SAMPLES] -= EMPHASIS * self._last
+        self._last = both[:, -1]
+        return self._recent[0, BLOCK_SAMPLES:]
 
     def _room_is_new(self, slow: Filtered, quick: Filtered, captured: Sound) -> bool:
         left = float(slow.rest_power[:_QUICK_BINS].sum() * _LOW_SCALE**2)
@@ -183,7 +197,7 @@ class EchoFilter:
         return filtered
 
     def _learn(self, filtered: Filtered, played: Spectrum, played_power: Power) -> None:
-        near = np.maximum(filtered.rest_power - filtered.doubt, 0)
+        near = _smooth(np.maximum(filtered.rest_power - filtered.doubt, 0))
         self._near = (self._near + near) / 2
         gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
         self._room += gain * np.conj(played) * filtered.rest_spectrum
@@ -206,8 +220,8 @@ class Timing:
 
     MOST = 300e-6  # crystals differ by less
     TRUST = 100.0  # is half for a block whose delay is known to ± 0.1 sample
-    SHIFT = 0.4  # of the delay found, made good at once
-    FIRST_SPEED, LAST_SPEED = 0.1, 0.002  # and of it, a block, by a change of pace: at first, and once that is known
+    SHIFT = 0.2  # of the delay found, made good at once
+    FIRST_SPEED, LAST_SPEED = 0.02, 0.01  # and of it, a block, by a change of pace: at first, and once that is known
     SETTLING_BLOCKS = 30
 
     def __init__(self, pace: float) -> None:
@@ -219,7 +233,7 @@ class Timing:
 
     def learn(self, filtered: Filtered, captured: Sound) -> None:
         self._left = 0.8 * self._left + 0.2 * filtered.rest_power
-        weight = 1 / (np.maximum(self._left, filtered.rest_power) + 1e-4)
+        weight = 1 / (np.maximum(self._left, filtered.rest_power) + 10 * FLOOR)
         slope = _OMEGA * filtered.echo_spectrum
         known = float((_power(slope) * weight).sum())
         seen = -float((np.imag(filtered.rest_spectrum * np.conj(slope)) * weight).sum())
@@ -237,6 +251,9 @@ class Timing:
 _BANDS = np.unique(np.round(np.geomspace(1, _BINS, 24)).astype(int) - 1)[:-1]  # first bin of each
 _WIDTHS = np.diff(np.append(_BANDS, _BINS))
 _SPEECH = (_BANDS >= 8) & (_BANDS <= 320)  # 200 Hz to 8 kHz
+
+
+_DEEMPHASIS: Spectrum = np.fft.rfft(EMPHASIS ** np.arange(_SIZE // 4), _SIZE).astype(np.complex64)
 
 
 class Suppressor:
@@ -266,7 +283,9 @@ class Suppressor:
     def process(self, filtered: Filtered) -> Sound:
         self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], filtered.rest])
         response = self._filter_of(self._gain(filtered))
-        before, after = _back(_forward(self._recent) * np.stack([self._response, response]))[:, BLOCK_SAMPLES:]
+        before, after = _back(_forward(self._recent) * (np.stack([self._response, response]) * _DEEMPHASIS))[
+            :, BLOCK_SAMPLES:
+        ]
         self._response = response
         faded: Sound = before + (after - before) * self._fade
         return faded
@@ -315,6 +334,13 @@ def _back(spectrum: Spectrum) -> Sound:
 
 def _power(spectrum: Spectrum) -> Power:
     return np.square(spectrum.real) + np.square(spectrum.imag)
+
+
+def _smooth(power: Power) -> Power:
+    """Over five frequencies: in a gap between two of a voice's, it is not silent."""
+    wide = np.concatenate([power[2:0:-1], power, power[-2:-4:-1]])
+    smooth: Power = (wide[:-4] + wide[1:-3] + wide[2:-2] + wide[3:-1] + wide[4:]) / 5
+    return smooth
 
 
 def _by_band(power: Power) -> Power:
