@@ -24,7 +24,7 @@ Power = NDArray[np.float32]
 
 PARTITIONS = 12  # of 20 ms each: what the room's echo may take
 DELAYS = 20  # so many blocks late the devices may be
-TURNS = 4  # blocks, until all partitions have been tidied once
+TURNS = 6  # blocks, until all partitions have been tidied once
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
 FLOOR = 1e-7  # of a frequency's power: far below any microphone's noise
@@ -197,8 +197,8 @@ class EchoFilter:
         return filtered
 
     def _learn(self, filtered: Filtered, played: Spectrum, played_power: Power) -> None:
-        near = _smooth(np.maximum(filtered.rest_power - filtered.doubt, 0))
-        self._near = (self._near + near) / 2
+        near = _smooth(np.maximum(filtered.rest_power - filtered.doubt, np.float32(0)))
+        self._near += (near - self._near) / 2
         gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
         self._room += gain * np.conj(played) * filtered.rest_spectrum
         self._doubt *= self._kept * (1 - gain * played_power / 2)
@@ -339,7 +339,7 @@ def _power(spectrum: Spectrum) -> Power:
 def _smooth(power: Power) -> Power:
     """Over five frequencies: in a gap between two of a voice's, it is not silent."""
     wide = np.concatenate([power[2:0:-1], power, power[-2:-4:-1]])
-    smooth: Power = (wide[:-4] + wide[1:-3] + wide[2:-2] + wide[3:-1] + wide[4:]) / 5
+    smooth: Power = (wide[:-4] + wide[1:-3] + wide[2:-2] + wide[3:-1] + wide[4:]) * np.float32(0.2)
     return smooth
 
 
