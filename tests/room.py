@@ -90,9 +90,11 @@ def record(scene: Scene, far: Sequence[Wave], near: Sequence[Wave], seed: int = 
     alone = scene.alone_s * SAMPLE_RATE_HZ
     played = _talk(far, samples, scene.pause_s, rng)
     spoken = np.concatenate([np.zeros(alone), _talk(near, samples - alone, scene.pause_s, rng)])
-    voice = _level(fftconvolve(spoken, impulse_response(MOUTH))[:samples])
+    voice = at_speech_level(fftconvolve(spoken, impulse_response(MOUTH))[:samples])
     sounding = played if not scene.distorts_at else np.tanh(played / 32768 / scene.distorts_at)
-    echo = _level(fftconvolve(sounding, impulse_response(scene.loudspeaker))[:samples]) * 10 ** (scene.echo_db / 20)
+    echo = at_speech_level(fftconvolve(sounding, impulse_response(scene.loudspeaker))[:samples]) * 10 ** (
+        scene.echo_db / 20
+    )
     late = int(scene.delay_ms * SAMPLE_RATE_HZ / 1000)
     echo = _other_clock(np.concatenate([np.zeros(late), echo])[:samples], scene.drift_ppm)
     noise = rng.normal(0, 32768 * 10 ** (scene.noise_db / 20), samples)
@@ -144,10 +146,15 @@ def _level_db(sound: Samples, begin_s: float) -> float:
 
 
 def near_pesq(recording: Recording, clean: Samples) -> float:
-    """Of the near voice as the microphone would have it alone, where both speak; mean of windows, each aligned."""
+    """Of the near voice as the microphone would have it alone, where both speak."""
     start = recording.alone_s * SAMPLE_RATE_HZ + SAMPLE_RATE_HZ // 2
-    voice = resample_poly(recording.near[start:], 1, SAMPLE_RATE_HZ // SCORE_RATE_HZ)
-    heard = resample_poly(clean[start:].astype(float), 1, SAMPLE_RATE_HZ // SCORE_RATE_HZ)
+    return pesq_of(recording.near[start:], clean[start:])
+
+
+def pesq_of(voice: Wave, heard: NDArray[np.generic]) -> float:
+    """Narrow band; mean of windows of SCORE_S, each aligned."""
+    down = SAMPLE_RATE_HZ // SCORE_RATE_HZ
+    voice, heard = resample_poly(voice, 1, down), resample_poly(heard.astype(float), 1, down)
     size, slack = SCORE_S * SCORE_RATE_HZ, SCORE_RATE_HZ // 10
     scores = []
     for at in range(0, len(heard) - size + 1, size):
@@ -168,12 +175,12 @@ def _talk(phrases: Sequence[Wave], samples: int, pause_s: tuple[float, float], r
     parts: list[Wave] = []
     while sum(map(len, parts)) < samples:
         pause = np.zeros(int(rng.uniform(*pause_s) * SAMPLE_RATE_HZ))
-        parts += [_level(phrases[len(parts) // 2 % len(phrases)]), pause]
+        parts += [at_speech_level(phrases[len(parts) // 2 % len(phrases)]), pause]
     return np.concatenate(parts)[:samples]
 
 
-def _level(sound: Wave) -> Wave:
-    """At SPEECH_LEVEL where it is active: within 30 dB of its loudest 10 ms."""
+def at_speech_level(sound: Wave) -> Wave:
+    """SPEECH_LEVEL where it is active: within 30 dB of its loudest 10 ms."""
     powers = np.square(sound[: len(sound) // 480 * 480].reshape(-1, 480)).mean(axis=1)
     return sound * (SPEECH_LEVEL / np.sqrt(powers[powers > powers.max() / 1000].mean()))
 

@@ -21,9 +21,11 @@ from hardware.sound import DeviceMicrophone, DeviceSpeaker
 
 log = logging.getLogger(__name__)
 
-NOISE_LEVEL = 1  # of 0 to 3: by 12 dB
+NOISE_LEVEL = 0  # of 0 to 3: by 6 dB; more costs a clean voice more than it is worth
 MOST_GAIN_DB = 15.0  # for a patient who speaks softly, a step away
-HEADROOM_DB = 10.0
+HEADROOM_DB = 14.0  # a voice of the usual level stays as it is
+BEGIN_BLOCKS = 150  # until the package's gain, which begins at its most, has come down to none
+BEGIN_LEVEL = 1600.0  # root mean square of 16 bits; the usual voice, -26 dB
 
 Block = NDArray[np.int16]
 
@@ -37,6 +39,7 @@ class EchoPath:
         self._played = PlayedSound()
         self._lock = threading.Lock()  # the two devices call from a thread each
         self._pace = 1.0
+        self._has_voice = True
 
     def speaker(self, opened: Speaker) -> Speaker:
         if self._wanted and isinstance(opened, DeviceSpeaker):
@@ -59,6 +62,18 @@ class EchoPath:
     def canceller(self) -> EchoCanceller:
         return EchoCanceller(self._pace)
 
+    def voice(self) -> Voice | None:
+        """None, and a line in the log the first time, where the package is missing: the echo is taken out all the
+        same."""
+        if not self._has_voice:
+            return None
+        try:
+            return Voice(importlib.import_module("pywebrtc_audio"))
+        except (ImportError, AttributeError, TypeError) as error:
+            self._has_voice = False
+            log.warning("the microphone's noise and level stay as they are: pip install pywebrtc-audio error=%s", error)
+            return None
+
     def _heard(self, block: Block) -> None:
         with self._lock:
             self._played.add(_floating(block))
@@ -68,7 +83,7 @@ class CleanMicrophone:
     def __init__(self, microphone: Microphone, path: EchoPath) -> None:
         self._microphone, self._path = microphone, path
         self._canceller = path.canceller()
-        self._voice = voice_or_none()
+        self._voice = path.voice()
 
     def read(self) -> Block:
         captured = _floating(self._microphone.read())
@@ -92,20 +107,20 @@ class Voice:
         self._gain = package.GainController(
             sample_rate=SAMPLE_RATE_HZ, max_gain_db=MOST_GAIN_DB, headroom_db=HEADROOM_DB
         )
+        self._begin_without_gain()
 
     def process(self, block: Block, voice: float) -> Block:
         quiet = self._noise.process(block)
         levelled: Block = self._gain.process(quiet, min(voice, self._noise.speech_probability))
         return levelled
 
-
-def voice_or_none() -> Voice | None:
-    """None, and a line in the log, where the package is missing: the echo is taken out all the same."""
-    try:
-        return Voice(importlib.import_module("pywebrtc_audio"))
-    except (ImportError, AttributeError, TypeError) as error:
-        log.warning("noise and level of the microphone stay as they are: pip install pywebrtc-audio error=%s", error)
-        return None
+    def _begin_without_gain(self) -> None:
+        """By something like syllables: what does not pause would be taken for noise."""
+        syllable = np.random.default_rng(0).normal(0, BEGIN_LEVEL, BLOCK_SAMPLES).astype(np.int16)
+        pause = (syllable // 300).astype(np.int16)
+        for number in range(BEGIN_BLOCKS):
+            speaks = number % 15 < 10
+            self._gain.process(syllable if speaks else pause, float(speaks))
 
 
 def _floating(block: Block) -> NDArray[np.float32]:
