@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from edge_agent import ipc
 from hardware.api import SAMPLE_RATE_HZ
 from hardware.devices import open_speaker
-from hardware.wav import decode_wav
 from tests.adapters.media_bench import MediaBench
 from tests.adapters.sound_server import sound_server
 from tests.e2e import speech
@@ -44,7 +44,14 @@ async def captured(folder: Path, echo: str, doctor: Path, seconds: float) -> NDA
         bench.send(ipc.StartRecording("note", str(note), max_seconds=seconds))
         recorded = await bench.expect(ipc.Recorded, within_s=seconds + 10)
     assert recorded.error == ""
-    return np.concatenate(list(decode_wav(note, note.name)))
+    with av.open(str(note)) as container:
+        return np.concatenate([np.frombuffer(frame, np.int16) for frame in _mono(container)])
+
+
+def _mono(container: av.container.InputContainer) -> Iterator[bytes]:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+    for frame in container.decode(audio=0):
+        yield from (converted.to_ndarray()[0].tobytes() for converted in resampler.resample(frame))
 
 
 def level_db(sound: NDArray[np.int16]) -> float:
