@@ -47,6 +47,12 @@ class DevicesSection(_Section, frozen=True):
     camera_rate: Annotated[float, msgspec.Meta(gt=0, le=60)] = 15.0
 
 
+class SoundSection(_Section, frozen=True):
+    # Who takes the doctor's voice out of the microphone's sound, and noise with it. software: the kiosk, for sound
+    # cards; device: a speakerphone or sound server does it by itself; none: a headset, or nobody.
+    echo: Literal["software", "device", "none"] = "software"
+
+
 class HubSection(_Section, frozen=True):
     address: str = ""  # HOST:PORT; empty: where this kiosk has joined. For a hub that has moved
 
@@ -89,6 +95,7 @@ class LogSection(_Section, frozen=True):
 class KioskSettings(_Section, frozen=True):
     kiosk: KioskSection = KioskSection()
     devices: DevicesSection = DevicesSection()
+    sound: SoundSection = SoundSection()
     hub: HubSection = HubSection()
     broker: BrokerSection = BrokerSection()
     call: CallSection = CallSection()

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -91,6 +91,9 @@ class DeviceSpeaker:
         self._convert = (
             None if (rate, channels) == (SAMPLE_RATE_HZ, 1) else _Converter(SAMPLE_RATE_HZ, 1, rate, channels)
         )
+        self._convert_back = None if self._convert is None else _Converter(rate, channels, SAMPLE_RATE_HZ, 1)
+        self.tap: Callable[[NDArray[np.int16]], None] | None = None
+        """Is told what the device has taken, silence included, as mono 48 kHz; in the device's own thread."""
         self._stream = _Stream("RawOutputStream", device, rate, channels, self._give, self._changed)
 
     def write(self, samples: NDArray[np.int16]) -> None:
@@ -119,6 +122,9 @@ class DeviceSpeaker:
             self._changed.notify()
         if count < len(out):
             out[count:] = bytes(len(out) - count)
+        if self.tap is not None:
+            taken = np.frombuffer(bytes(out), np.int16)
+            self.tap(taken if self._convert_back is None else self._convert_back(taken))
 
 
 class _Converter:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from hardware.devices import list_devices
+
+ALSA_NAMES = """
+pcm.clinic_speaker { type pulse device "clinic" }
+pcm.clinic_microphone { type pulse device "clinic.monitor" }
+"""
 
 
 class PulseAudio:
@@ -43,3 +55,27 @@ class PulseAudio:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+@contextlib.contextmanager
+def sound_server(folder: Path) -> Iterator[PulseAudio]:
+    """Runs, and the environment leads to it. Needs pulseaudio, libportaudio2 and libasound2-plugins; skips with its
+    reason where one is missing."""
+    for program in ("pulseaudio", "pactl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    pytest.importorskip("sounddevice", reason="libportaudio2 is not installed", exc_type=OSError)
+    names = folder / "asound.conf"
+    names.write_text(ALSA_NAMES)
+    server = PulseAudio(folder)
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER"):
+            environment.setenv(name, server.environment[name])
+        environment.setenv("ALSA_CONFIG_PATH", f"/usr/share/alsa/alsa.conf:{names}")
+        server.start()
+        try:
+            if "pulse" not in list_devices().speakers:
+                pytest.skip("ALSA knows no PulseAudio: libasound2-plugins is not installed")
+            yield server
+        finally:
+            server.kill()

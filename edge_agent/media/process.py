@@ -23,6 +23,7 @@ from edge_agent import ipc
 from edge_agent.config import KioskSettings
 from edge_agent.core.voice import LinkMemory
 from edge_agent.media.capture import Capture
+from edge_agent.media.echo import EchoPath
 from edge_agent.media.pictures import EncodedPicture
 from edge_agent.media.recorder import Recorder
 from edge_agent.media.speaker import Prompt, SpeakerMixer
@@ -92,6 +93,7 @@ class MediaProcess:
         self._as_jpeg: FarPictureDecoder | None = None
         self._link_memory = LinkMemory(settings.link.up_kbps * 1000.0 or None, settings.link.down_kbps * 1000.0 or None)
         wanted = settings.devices
+        echo = EchoPath(settings.sound.echo)
         self._camera: Capture[Picture] = Capture(
             "camera",
             lambda: devices.open_camera(
@@ -102,12 +104,12 @@ class MediaProcess:
         )  # fmt: skip
         self._microphone: Capture[Block] = Capture(
             "microphone",
-            lambda: devices.open_microphone(wanted.microphone),
+            lambda: echo.microphone(devices.open_microphone(wanted.microphone)),
             self._device_changed,
             present=wanted.microphone != "none",
         )
         self._speaker = SpeakerMixer(
-            lambda: devices.open_speaker(wanted.speaker),
+            lambda: echo.speaker(devices.open_speaker(wanted.speaker)),
             self._device_changed,
             present=wanted.speaker != "none",
             stays_open=wanted.speaker.startswith("wav:"),  # a file would begin anew

@@ -1,10 +1,8 @@
-"""Sound cards against a real sound server: a private PulseAudio with null sinks, reached as any card through ALSA and
-PortAudio. Needs pulseaudio, libportaudio2 and libasound2-plugins; skips with its reason where one is missing."""
+"""Sound cards against a real sound server: a private PulseAudio with null sinks."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,36 +15,14 @@ from hardware import sound
 from hardware.api import BLOCK_SAMPLES, SAMPLE_RATE_HZ, SoundUnavailable
 from hardware.devices import list_devices, open_microphone, open_speaker
 from hardware.sound import DeviceMicrophone, DeviceSpeaker
-from tests.sound_server import PulseAudio
+from tests.sound_server import PulseAudio, sound_server
 from tests.timing import in_real_time
-
-ALSA_NAMES = """
-pcm.clinic_speaker { type pulse device "clinic" }
-pcm.clinic_microphone { type pulse device "clinic.monitor" }
-"""
 
 
 @pytest.fixture(scope="module")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulseAudio]:
-    for program in ("pulseaudio", "pactl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    pytest.importorskip("sounddevice", reason="libportaudio2 is not installed", exc_type=OSError)
-    folder = tmp_path_factory.mktemp("pulse")
-    names = folder / "asound.conf"
-    names.write_text(ALSA_NAMES)
-    server = PulseAudio(folder)
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER"):
-            environment.setenv(name, server.environment[name])
-        environment.setenv("ALSA_CONFIG_PATH", f"/usr/share/alsa/alsa.conf:{names}")
-        server.start()
-        try:
-            if "pulse" not in list_devices().speakers:
-                pytest.skip("ALSA knows no PulseAudio: libasound2-plugins is not installed")
-            yield server
-        finally:
-            server.kill()
+    with sound_server(tmp_path_factory.mktemp("pulse")) as server:
+        yield server
 
 
 def tone(seconds: float, pitch: float = 1000.0) -> NDArray[np.int16]:
