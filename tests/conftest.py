@@ -30,6 +30,7 @@ REAL_TIME = (
     "tests/e2e/test_tap.py",
     "tests/e2e/test_turns.py",
     "tests/linklab/test_lab.py",
+    "tests/adapters/test_echo_of_sound_cards.py",
     "tests/adapters/test_egress.py",
     "tests/adapters/test_media_",
     "tests/adapters/test_sound_cards.py",

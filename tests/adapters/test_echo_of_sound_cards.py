@@ -16,8 +16,8 @@ from edge_agent import ipc
 from hardware.api import SAMPLE_RATE_HZ
 from hardware.devices import open_speaker
 from tests.adapters.media_bench import MediaBench
-from tests.sound_server import sound_server
 from tests.e2e import speech
+from tests.sound_server import sound_server
 from tests.timing import in_real_time
 
 DEVICES = {
