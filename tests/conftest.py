@@ -2,8 +2,10 @@
 
 Hypothesis has no deadlines, since a busy machine is not a failure; `long` is for `scripts/fuzz`.
 
-What judges sound and pictures in real time comes last with `pytest -n 4`, one after the other, when the other workers
-have nothing left to do.
+What judges sound and pictures in real time comes last with `pytest -n 4`, two at a time, whole kits in one row and
+parts in the other, when the other workers have nothing left to do.
+
+What is marked `long` shows once more what another test shows, and runs with `--long` alone.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ settings.load_profile("kit")
 
 REAL_TIME = (
     "tests/e2e/test_advice.py::test_the_doctor_rings_back",
-    "tests/e2e/test_call.py::test_a_minute",
+    "tests/e2e/test_call.py::test_sound_and_picture",
     "tests/e2e/test_call.py::test_the_patient_ends",
     "tests/e2e/test_call.py::test_an_emergency_stands_first",
     "tests/e2e/test_demo_link.py",
@@ -40,8 +42,16 @@ REAL_TIME = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also what is marked `long`")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     items.sort(key=lambda item: item.nodeid.startswith(REAL_TIME))
 
 
@@ -51,7 +61,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "real time" if nodeid.startswith(REAL_TIME) else nodeid.split("::", 1)[0]
+            if nodeid.startswith(REAL_TIME):
+                return "kits in real time" if nodeid.startswith("tests/e2e/") else "parts in real time"
+            return nodeid.split("::", 1)[0]
 
     config.option.loadscopereorder = False  # as sorted above, not the largest first
     return ByFile(config, log)

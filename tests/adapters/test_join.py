@@ -72,7 +72,10 @@ class Hub:
         return lines[0].strip()
 
 
-@pytest.fixture(params=["own", "of the web", ""], ids=["https", "https of the web", "plain on loopback"])
+@pytest.fixture(
+    params=["own", pytest.param("of the web", marks=pytest.mark.long), ""],
+    ids=["https", "https of the web", "plain on loopback"],
+)
 async def hub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hub]:
     folder = tmp_path / "hub"
     folder.mkdir()

@@ -89,10 +89,10 @@ async def test_without_any_part_it_starts_says_so_and_takes_a_message(kit, kiosk
 @pytest.mark.parametrize(
     ("part", "spec", "content"),
     [
-        ("microphone", "wav:{}", b"This is no sound.\n" * 100),
+        pytest.param("microphone", "wav:{}", b"This is no sound.\n" * 100, marks=pytest.mark.long),
         ("microphone", "wav:{}", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\x00\x00\x00"),
-        ("microphone", "wav:{}", None),
-        ("camera", "file:{}", b"This is no film.\n" * 100),
+        pytest.param("microphone", "wav:{}", None, marks=pytest.mark.long),
+        pytest.param("camera", "file:{}", b"This is no film.\n" * 100, marks=pytest.mark.long),
         ("camera", "file:{}", None),
     ],
 )

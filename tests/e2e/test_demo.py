@@ -133,7 +133,14 @@ async def test_it_starts_serves_and_leaves_nothing(demo: Demo) -> None:
     assert (demo.folder / "kiosk.toml").read_text() == kiosk
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+        signal.SIGKILL,
+    ],
+)
 async def test_however_it_ends_nothing_goes_on(demo: Demo, number: signal.Signals) -> None:
     await demo.start()
     pids, ports = list(demo.processes()), demo.ports()
@@ -155,7 +162,14 @@ async def test_stopped_while_it_starts_it_leaves_nothing(demo: Demo) -> None:
     await demo.start()
 
 
-@pytest.mark.parametrize(("name", "words"), [("broker", ["mosquitto"]), ("hub", ["hub run"]), ("kiosk", [" agent "])])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("broker", ["mosquitto"], marks=pytest.mark.long),
+        pytest.param("hub", ["hub run"], marks=pytest.mark.long),
+        ("kiosk", [" agent "]),
+    ],
+)
 async def test_a_part_that_dies_is_said_and_started_again(demo: Demo, name: str, words: list[str]) -> None:
     await demo.start()
     since = len(demo.program.lines)

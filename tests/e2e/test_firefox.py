@@ -30,7 +30,8 @@ LEAST_SHARE = 0.9
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(
-    ("kbps", "one_way_ms", "least_pesq", "pictures_per_s"), [(64, 200, 2.5, 1.0), (256, 100, 3.0, 5.0)]
+    ("kbps", "one_way_ms", "least_pesq", "pictures_per_s"),
+    [(64, 200, 2.5, 1.0), pytest.param(256, 100, 3.0, 5.0, marks=pytest.mark.long)],
 )
 async def test_firefox_answers_and_holds(
     tmp_path: Path, voices, kbps: int, one_way_ms: int, least_pesq: float, pictures_per_s: float

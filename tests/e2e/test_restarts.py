@@ -45,7 +45,7 @@ async def live_call(kiosk, doctor) -> str:
 # --- in a live call
 
 
-@pytest.mark.parametrize("victim", ["kiosk", "hub", "broker"])
+@pytest.mark.parametrize("victim", ["kiosk", pytest.param("hub", marks=pytest.mark.long), "broker"])
 async def test_a_live_call_is_live_again(kit, kiosk, doctor, voices, victim):
     call = await live_call(kiosk, doctor)
     media = kiosk.media_pid
@@ -110,7 +110,7 @@ def alive(pid: int) -> bool:
 # --- before the call
 
 
-@pytest.mark.parametrize("victim", ["kiosk", "hub", "broker"])
+@pytest.mark.parametrize("victim", ["kiosk", "hub", pytest.param("broker", marks=pytest.mark.long)])
 @pytest.mark.parametrize("point", ["ringing", "claimed"])
 async def test_a_call_on_its_way_goes_on(kit, kiosk, available, victim, point):
     mark = len(available.got)
@@ -192,7 +192,9 @@ async def test_a_recording_cut_by_the_kill_costs_only_itself(kit, kiosk):
     await kiosk.until_all_sent()
 
 
-@pytest.mark.parametrize("victim", ["kiosk", "hub", "broker"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param("kiosk", marks=pytest.mark.long), "hub", pytest.param("broker", marks=pytest.mark.long)]
+)
 async def test_what_is_being_sent_arrives_once(kit, kiosk, available, victim):
     await offline_draft(kit, kiosk)
     consult = await kiosk.leave_message(voice_s=3.0, photos=2, complaints=1, urgency="soon")
@@ -219,7 +221,9 @@ async def test_what_is_being_sent_arrives_once(kit, kiosk, available, victim):
 # --- advice on its way
 
 
-@pytest.mark.parametrize("victim", ["kiosk", "hub", "broker"])
+@pytest.mark.parametrize(
+    "victim", ["kiosk", pytest.param("hub", marks=pytest.mark.long), pytest.param("broker", marks=pytest.mark.long)]
+)
 async def test_advice_on_its_way_arrives_once_and_is_heard_back(kit, kiosk, available, victim):
     await offline_draft(kit, kiosk)
     consult = await kiosk.leave_message(complaints=1)
@@ -241,7 +245,9 @@ async def test_advice_on_its_way_arrives_once_and_is_heard_back(kit, kiosk, avai
     assert len(heard.advice) == 1
 
 
-@pytest.mark.parametrize("victim", ["kiosk", "hub", "broker"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param("kiosk", marks=pytest.mark.long), pytest.param("hub", marks=pytest.mark.long), "broker"]
+)
 async def test_a_call_back_survives(kit, kiosk, available, victim):
     await offline_draft(kit, kiosk)
     consult = await kiosk.leave_message(complaints=1)
