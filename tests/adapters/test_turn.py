@@ -20,6 +20,7 @@ from edge_agent.core.wire import IceServer
 from edge_agent.media import ice
 from tests.adapters.turn import SECRET, TURNSERVER, WAYS, Turn, servers
 from tests.e2e.program import free_port
+from tests.stock_aiortc import put_back_afterwards
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -166,7 +167,10 @@ async def test_a_relay_that_takes_its_time_is_told_later_and_used(turn: Turn, mo
         assert near._nominated[1].remote_candidate.type == "relay"
 
 
-async def test_an_offer_tells_all_candidates_that_are_known_by_then(turn: Turn) -> None:
+async def test_an_offer_tells_all_candidates_that_are_known_by_then(
+    turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_back_afterwards(monkeypatch)
     ice.install()
     peer = RTCPeerConnection()
     peer.addTransceiver("audio")

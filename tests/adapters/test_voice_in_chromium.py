@@ -7,9 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import aioice.ice
-import aiortc.codecs
-import aiortc.rtcrtpsender
 import numpy as np
 import pytest
 from aiortc.rtp import RtpPacket
@@ -24,6 +21,7 @@ from edge_agent.media.pictures import EncodedPicture
 from hardware.api import BLOCK_SAMPLES
 from tests.adapters.browser_far_end import Browser, browser
 from tests.e2e import speech
+from tests.stock_aiortc import put_back_afterwards
 
 EVERY = 5  # one packet in so many is dropped, each way
 PHASE_S = 3.0
@@ -38,10 +36,7 @@ PLANS = (
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
-    monkeypatch.setattr(aioice.ice.Connection, "query_consent", aioice.ice.Connection.query_consent)
-    monkeypatch.setattr(aiortc.rtcrtpsender, "get_encoder", aiortc.rtcrtpsender.get_encoder)
-    monkeypatch.setitem(aiortc.codecs.CODECS, "audio", list(aiortc.codecs.CODECS["audio"]))
+    put_back_afterwards(monkeypatch)
     hooks.install()
 
 

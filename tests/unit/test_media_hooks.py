@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from fractions import Fraction
 
-import aioice.ice
-import aioice.stun
 import aiortc.codecs
 import aiortc.codecs.vpx
 import aiortc.rtcdtlstransport
@@ -21,6 +18,7 @@ from av.packet import Packet
 
 from edge_agent.core.voice import PicturePlan
 from edge_agent.media import hooks
+from tests.stock_aiortc import put_back_afterwards
 
 TRANSPORT = inspect.getsource(aiortc.rtcdtlstransport.RTCDtlsTransport)
 SENDER = inspect.getsource(aiortc.rtcrtpsender.RTCRtpSender)
@@ -82,16 +80,7 @@ def test_signatures_are_the_ones_used() -> None:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And taken out again: the far ends of other tests are stock aiortc."""
-    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
-    monkeypatch.setattr(aioice.stun, "parse_message", aioice.stun.parse_message)
-    monkeypatch.setattr(aiortc.rtcrtpreceiver, "StreamStatistics", aiortc.rtcrtpreceiver.StreamStatistics)
-    monkeypatch.setattr(aiortc.rtcicetransport, "Connection", aiortc.rtcicetransport.Connection)
-    monkeypatch.setattr(aiortc.rtcpeerconnection, "RTCDtlsTransport", aiortc.rtcpeerconnection.RTCDtlsTransport)
-    for kind in ("audio", "video"):
-        monkeypatch.setitem(aiortc.codecs.HEADER_EXTENSIONS, kind, list(aiortc.codecs.HEADER_EXTENSIONS[kind]))
-        monkeypatch.setitem(aiortc.codecs.CODECS, kind, copy.deepcopy(aiortc.codecs.CODECS[kind]))
-    monkeypatch.setattr(aiortc.rtcrtpsender, "get_encoder", aiortc.rtcrtpsender.get_encoder)
+    put_back_afterwards(monkeypatch)
     hooks.install()
     hooks.install()
 
