@@ -8,7 +8,7 @@ from tests.linklab.spec import LINKS, Link
 
 PEERS_IN_WORDS = {
     "kit": "the kit's media process ↔ Chromium",
-    "told": "the same, told in its configuration what the link carries",
+    "told": "the kit's media process ↔ Chromium, told in its configuration what the link carries",
     "unpaced": "the same as `told`, with its pacer letting everything go at once",
     "stock": "aiortc's own RTCPeerConnection ↔ Chromium, both at their defaults",
     "chromium": "Chromium ↔ Chromium at its defaults",
