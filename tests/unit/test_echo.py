@@ -121,7 +121,8 @@ def test_a_late_callback_leaves_the_time_as_it_is() -> None:
         played.add(block)
     assert played.read(BLOCK_SAMPLES, 1.0, 0.0)[:-FIRST] == pytest.approx(blocks[0][FIRST:], abs=1e-4)
     played.read(BLOCK_SAMPLES, 1.0, 0.0)
-    assert not played.read(BLOCK_SAMPLES, 1.0, 0.0).any()  # it is not there yet, and nobody waits
+    assert played.is_late(BLOCK_SAMPLES, 1.0, 0.0)
+    assert not played.read(BLOCK_SAMPLES, 1.0, 0.0).any()
     for block in blocks[2:5]:
         played.add(block)
     late = played.read(BLOCK_SAMPLES, 1.0, 0.0)
