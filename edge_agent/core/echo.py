@@ -1,6 +1,6 @@
 """Takes the loudspeaker's sound out of the microphone's, so that the doctor does not hear himself a second late.
 
-Pure: 20 ms as captured and 20 ms as played in, 20 ms without the echo out, 5 ms later. Four parts:
+Pure: 20 ms as captured and 20 ms as played in, the same 20 ms without the echo out. Four parts:
 
 - `Delay` finds how much later the room's sound comes than what is played: devices and sound server take their time.
 - `EchoFilter` learns how the room turns what is played into what is captured, and subtracts it: a partitioned-block
@@ -257,9 +257,11 @@ _DEEMPHASIS: Spectrum = np.fft.rfft(EMPHASIS ** np.arange(_SIZE // 4), _SIZE).as
 
 
 class Suppressor:
-    """A Wiener filter of 10 ms against the echo that is left."""
+    """A Wiener filter against the echo that is left; of minimum phase, so that the voice need not wait for it."""
 
-    LATENCY = 240  # samples; half the length of its filter
+    TAPS = 480
+    FADE = 240  # samples, from one block's filter to the next
+    RIPPLES = 240  # of the gain over all frequencies, in decibels: finer ones are smoothed
     FIRST_LEAK = 0.03  # of the power that the filter takes away stays: a loudspeaker is not quite linear
     MOST_LEAK = 0.1
     LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: it follows the lower fifth, for voices leave gaps
@@ -275,10 +277,13 @@ class Suppressor:
         self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
         self._noise: Power = np.ones(len(_BANDS), np.float32)
         self.voice = 0.0  # how likely somebody speaks, 0 to 1
-        self._window: Sound = np.hanning(2 * self.LATENCY + 3)[1:-1].astype(np.float32)
+        self._window: Sound = np.hanning(2 * self.TAPS + 1)[self.TAPS : -1].astype(np.float32)
+        self._fold: Sound = np.zeros(BLOCK_SAMPLES, np.float32)
+        self._fold[: self.RIPPLES] = 2 * np.hanning(2 * self.RIPPLES + 1)[self.RIPPLES : -1]
+        self._fold[0] = 1
         self._response = self._filter_of(np.ones(_BINS, np.float32))
         self._fade: Sound = np.ones(BLOCK_SAMPLES, np.float32)
-        self._fade[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
+        self._fade[: self.FADE] = np.linspace(0, 1, self.FADE)
 
     def process(self, filtered: Filtered) -> Sound:
         self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], filtered.rest])
@@ -318,10 +323,10 @@ class Suppressor:
         self._leak = np.minimum(np.maximum(leak, 1e-4), self.MOST_LEAK).astype(np.float32)
 
     def _filter_of(self, gain: Power) -> Spectrum:
-        """Causal, of 2 × LATENCY + 1 taps."""
-        impulse = _back(gain.astype(np.complex64))
-        taps = np.concatenate([impulse[-self.LATENCY :], impulse[: self.LATENCY + 1]]) * self._window
-        return _forward(np.concatenate([taps, np.zeros(_SIZE - len(taps), np.float32)]))
+        """By the cepstrum (Oppenheim & Schafer), of every second frequency."""
+        cepstrum = _back(np.log(gain[::2]).astype(np.complex64))
+        impulse = _back(np.exp(_forward(cepstrum * self._fold)))
+        return _forward(np.concatenate([impulse[: self.TAPS] * self._window, np.zeros(_SIZE - self.TAPS, np.float32)]))
 
 
 def _forward(sound: Sound) -> Spectrum:

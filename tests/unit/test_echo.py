@@ -88,11 +88,11 @@ def test_who_has_a_headset_is_heard_nearly_as_without_a_canceller(voices: Voices
     assert near_pesq(recording, processed(recording, Cancelled())) >= near_pesq(recording, recording.captured) - 0.3
 
 
-def test_where_nothing_is_played_only_5_ms_pass() -> None:
+def test_where_nothing_is_played_the_sound_stays_as_it_is_and_does_not_wait() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * BLOCK_SAMPLES).astype(np.float32)
     canceller, silence = EchoCanceller(), np.zeros(BLOCK_SAMPLES, np.float32)
     clean = np.concatenate([canceller.process(block, silence) for block in noise.reshape(-1, BLOCK_SAMPLES)])
-    assert clean[240:] == pytest.approx(noise[:-240], abs=1e-4)
+    assert clean == pytest.approx(noise, abs=1e-4)
 
 
 # --- what is played
