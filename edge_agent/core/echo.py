@@ -206,7 +206,7 @@ class EchoFilter:
     def _learn(self, filtered: Filtered, played: Spectrum, doubts: Power) -> None:
         near = _smooth(np.maximum(filtered.rest_power - filtered.doubt, np.float32(0)))
         self._near += (near - self._near) / 2
-        sure: Power = 1 / (2 * (filtered.doubt + np.maximum(self._near, near) + np.float32(FLOOR)))
+        sure = np.float32(0.5) / (filtered.doubt + np.maximum(self._near, near) + np.float32(FLOOR))
         step = np.conj(played)
         step *= filtered.rest_spectrum * sure
         step *= self._doubt
