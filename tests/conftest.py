@@ -16,10 +16,15 @@ settings.register_profile("long", deadline=None, max_examples=5000, suppress_hea
 settings.load_profile("kit")
 
 REAL_TIME = (
-    "tests/e2e/test_advice.py",
-    "tests/e2e/test_call.py",
+    "tests/e2e/test_advice.py::test_the_doctor_rings_back",
+    "tests/e2e/test_call.py::test_a_minute",
+    "tests/e2e/test_call.py::test_the_patient_ends",
+    "tests/e2e/test_call.py::test_an_emergency_stands_first",
     "tests/e2e/test_demo_link.py",
-    "tests/e2e/test_link.py",
+    "tests/e2e/test_link.py::test_the_call_comes_back",
+    "tests/e2e/test_link.py::test_another_address",
+    "tests/e2e/test_restarts.py::test_a_live_call",
+    "tests/e2e/test_restarts.py::test_a_killed_media",
     "tests/e2e/test_pictures.py",
     "tests/e2e/test_tap.py",
     "tests/linklab/test_lab.py",

@@ -55,6 +55,8 @@ class Listening:
     with_red: bool | None = None  # as the plan has it where None
     control: bool = False  # RTCP and consent checks go the same way
     drift: float = 0.0  # the far clock is faster by this
+    standstill: tuple[float, float] = (0.0, 0.0)  # nothing is sent from one time to the other, and
+    standstill_lost_s: float = 0.0  # the far clock is behind by this from then on
     first_timestamp: int = 2**32 - 480_000  # wraps after ten seconds
     buffer: PlayoutBuffer = field(default_factory=lambda: PlayoutBuffer(open_decoder()))
     played: Samples = field(default_factory=lambda: np.zeros(0, np.int16))
@@ -132,7 +134,10 @@ class Listening:
             for position, payload, _ in coder.code(
                 sound[start : start + BLOCK_SAMPLES], plan, OPUS if with_red else None
             ):
-                timestamp = (self.first_timestamp + position) % 2**32
+                lost_s = self.standstill_lost_s if end_s >= self.standstill[1] else 0.0
+                timestamp = (self.first_timestamp + position - round(lost_s * SAMPLE_RATE_HZ)) % 2**32
+                if self.standstill[0] <= end_s < self.standstill[1]:
+                    continue
                 header = (sequence % 2**16).to_bytes(2, "big") + timestamp.to_bytes(4, "big") + bytes([with_red])
                 out.append((end_s * (1 - self.drift), header + bytes(HEADER_BYTES - len(header)) + payload))
                 sequence += 1

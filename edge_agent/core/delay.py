@@ -71,6 +71,9 @@ class ArrivalDelay:
         self._last_arrival = now
         self._active_s += min(max(0.0, since), GAP_S)
         if since > OUTAGE_S:
+            # A browser's clock stands still for a while of it: held against the fastest packet of before, every sound
+            # would be late for as long as that is remembered, and be cut to catch up.
+            self.restart()
             self._catching_up_until = self._active_s + CATCH_UP_S
         transit = now * 1000 - position / SAMPLES_PER_MS
         while self._fastest and self._fastest[-1][1] >= transit:

@@ -25,6 +25,7 @@ async def leave_case(kit, kiosk) -> str:
     consult = await kiosk.leave_message(voice_s=1.0, complaints=1)
     await kit.start_hub()
     await kit.settle()
+    await (await kit.watcher()).case(consult)
     return consult
 
 

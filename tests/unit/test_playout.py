@@ -72,6 +72,17 @@ def test_after_an_outage_the_delay_is_normal_within_2_s() -> None:
     assert np.abs(heard.played[int(15.0 * 48_000) : int(17.0 * 48_000)]).max() > 3000
 
 
+@pytest.mark.parametrize("lost_s", [-0.5, 0.5])
+def test_a_far_clock_that_stood_still_in_an_outage_is_learnt_at_once(lost_s: float) -> None:
+    """As browsers' do. Held against the old fastest packet every sound would be late, and cut to catch up."""
+    path = PathSpec(WIDE, delay_s=0.05, jitter_s=0.01)
+    heard = Listening(path, seconds=26, standstill=(8.0, 16.0), standstill_lost_s=lost_s).run()
+
+    assert max(heard.buffer_ms[int(16.5 / 0.02) :]) <= 80
+    assert heard.score(16.2).pesq >= 4.0
+    assert heard.buffer.counts.concealed_samples / 48_000 <= 1.1  # fading, when the outage begins
+
+
 @pytest.mark.parametrize("drift", [-100e-6, 100e-6])
 def test_clocks_that_drift_for_five_minutes_move_no_delay(drift: float) -> None:
     heard = Listening(PathSpec(WIDE, delay_s=0.05, jitter_s=0.02), seconds=300, drift=drift).run()
