@@ -18,6 +18,7 @@ settings.register_profile("long", deadline=None, max_examples=5000, suppress_hea
 settings.load_profile("kit")
 
 REAL_TIME = (
+    "tests/adapters/test_echo_of_sound_cards.py",
     "tests/e2e/test_advice.py::test_the_doctor_rings_back",
     "tests/e2e/test_call.py::test_sound_and_picture",
     "tests/e2e/test_call.py::test_the_patient_ends",

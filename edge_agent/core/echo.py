@@ -1,6 +1,6 @@
 """Takes the loudspeaker's sound out of the microphone's, so that the doctor does not hear himself a second late.
 
-Pure: 20 ms as captured and 20 ms as played in, 20 ms without the echo out, 5 ms later. Four parts:
+Pure: 20 ms as captured and 20 ms as played in, the same 20 ms without the echo out. Four parts:
 
 - `Delay` finds how much later the room's sound comes than what is played: devices and sound server take their time.
 - `EchoFilter` learns how the room turns what is played into what is captured, and subtracts it: a partitioned-block
@@ -24,6 +24,7 @@ Power = NDArray[np.float32]
 
 PARTITIONS = 12  # of 20 ms each: what the room's echo may take
 DELAYS = 20  # so many blocks late the devices may be
+HISTORY = DELAYS + PARTITIONS
 TURNS = 6  # blocks, until all partitions have been tidied once
 FIRST_DOUBT = 0.1  # variance of the unknown room in the first 20 ms; each later 20 ms has
 DOUBT_DECAY = 0.9  # of the one before
@@ -56,12 +57,13 @@ class EchoCanceller:
         self._delay = Delay()
         self._recent: Sound = np.zeros((2, _SIZE), np.float32)  # captured, played; emphasised as all that follows
         self._last: Sound = np.zeros(2, np.float32)
-        self._played: Spectrum = np.zeros((DELAYS + PARTITIONS, _BINS), np.complex64)  # the newest first
+        self._played: Spectrum = np.zeros((3 * HISTORY, _BINS), np.complex64)  # HISTORY of them from the newest on
+        self._newest = 2 * HISTORY
         self._filter = EchoFilter(BLOCK_SAMPLES, FORGETTING, SPREAD)
         self._quick = EchoFilter(QUICK_BLOCK, QUICK_FORGETTING, QUICK_SPREAD)
         self._slow_left = self._quick_left = self._low = 0.0
         self._suppressor = Suppressor()
-        self._silent_blocks = len(self._played)
+        self._silent_blocks = HISTORY
 
     @property
     def voice(self) -> float:
@@ -72,17 +74,21 @@ class EchoCanceller:
         """Both BLOCK_SAMPLES long, of the same 20 ms; full scale is 1.0."""
         heard = self._emphasised(captured, reference)
         self._silent_blocks = 0 if np.abs(reference).max() > QUIET else self._silent_blocks + 1
-        if self._silent_blocks > len(self._played):  # nothing that could echo
+        if self._silent_blocks > HISTORY:  # nothing that could echo
             self.timing.shift = 0.0
             nothing = np.zeros(BLOCK_SAMPLES, np.float32)
             return self._suppressor.process(Filtered(heard, nothing, np.zeros(_BINS, np.float32)))
-        self._played[1:] = self._played[:-1]
-        captured_spectrum, self._played[0] = _forward(self._recent)
+        if self._newest == 0:
+            self._newest = 2 * HISTORY
+            self._played[self._newest :] = self._played[:HISTORY]
+        self._newest -= 1
+        captured_spectrum, self._played[self._newest] = _forward(self._recent)
         captured_low = _back(captured_spectrum[:_QUICK_BINS] * _LOW_SCALE)[QUICK_BLOCK:]
-        if self._delay.learn(captured_low, self._played[0, :_QUICK_BINS]):
+        if self._delay.learn(captured_low, self._played[self._newest, :_QUICK_BINS]):
             self._filter.forget()
             self._quick.forget()
-        played = self._played[self._delay.blocks : self._delay.blocks + PARTITIONS]
+        begin = self._newest + self._delay.blocks
+        played = self._played[begin : begin + PARTITIONS]
         filtered = self._filter.process(heard, played)
         quick = self._quick.process(captured_low, played[:, :_QUICK_BINS] * _LOW_SCALE)
         if self._room_is_new(filtered, quick, captured_low):
@@ -190,18 +196,23 @@ class EchoFilter:
     def process(self, captured: Sound, played: Spectrum) -> Filtered:
         """`played`: for each partition, of its last two blocks as one."""
         echo = _back((played * self._room).sum(axis=0))[self._block :]
-        played_power = _power(played)
-        doubt = (played_power * self._doubt).sum(axis=0) / 2  # half of a zero-padded block is nothing
-        filtered = Filtered(captured - echo, echo, doubt)
-        self._learn(filtered, played, played_power)
+        doubts = _power(played)
+        doubts *= self._doubt
+        doubts /= 2  # half of a zero-padded block is nothing
+        filtered = Filtered(captured - echo, echo, doubts.sum(axis=0))
+        self._learn(filtered, played, doubts)
         return filtered
 
-    def _learn(self, filtered: Filtered, played: Spectrum, played_power: Power) -> None:
+    def _learn(self, filtered: Filtered, played: Spectrum, doubts: Power) -> None:
         near = _smooth(np.maximum(filtered.rest_power - filtered.doubt, np.float32(0)))
         self._near += (near - self._near) / 2
-        gain = self._doubt / (2 * (filtered.doubt + np.maximum(self._near, near) + FLOOR))
-        self._room += gain * np.conj(played) * filtered.rest_spectrum
-        self._doubt *= self._kept * (1 - gain * played_power / 2)
+        sure = np.float32(0.5) / (filtered.doubt + np.maximum(self._near, near) + np.float32(FLOOR))
+        step = np.conj(played)
+        step *= filtered.rest_spectrum * sure
+        step *= self._doubt
+        self._room += step
+        doubts *= self._kept * sure
+        self._doubt *= np.subtract(self._kept, doubts, out=doubts)
         self._turn = (self._turn + 1) % TURNS
         self._tidy(slice(self._turn, None, TURNS))
 
@@ -253,13 +264,16 @@ _WIDTHS = np.diff(np.append(_BANDS, _BINS))
 _SPEECH = (_BANDS >= 8) & (_BANDS <= 320)  # 200 Hz to 8 kHz
 
 
+_HALF_ROUND: Power = np.resize(np.array([1, -1], np.float32), _BINS)  # a block earlier, of two
 _DEEMPHASIS: Spectrum = np.fft.rfft(EMPHASIS ** np.arange(_SIZE // 4), _SIZE).astype(np.complex64)
 
 
 class Suppressor:
-    """A Wiener filter of 10 ms against the echo that is left."""
+    """A Wiener filter against the echo that is left; of minimum phase, so that the voice need not wait for it."""
 
-    LATENCY = 240  # samples; half the length of its filter
+    TAPS = 480
+    FADE = 240  # samples, from one block's filter to the next
+    RIPPLES = 240  # of the gain over all frequencies, in decibels: finer ones are smoothed
     FIRST_LEAK = 0.03  # of the power that the filter takes away stays: a loudspeaker is not quite linear
     MOST_LEAK = 0.1
     LEAK_RISES, LEAK_FALLS = 1.012, 0.955  # a block: it follows the lower fifth, for voices leave gaps
@@ -269,23 +283,25 @@ class Suppressor:
     RELEASE = 0.7  # of a voice's likelihood, after 20 ms
 
     def __init__(self) -> None:
-        self._recent: Sound = np.zeros(_SIZE, np.float32)
+        self._before: Spectrum = np.zeros(_BINS, np.complex64)  # of the last block, after the filter
         self._clean: Power = np.zeros(_BINS, np.float32)
         self._echo: Power = np.zeros(_BINS, np.float32)
         self._leak: Power = np.full(len(_BANDS), self.FIRST_LEAK, np.float32)
         self._noise: Power = np.ones(len(_BANDS), np.float32)
         self.voice = 0.0  # how likely somebody speaks, 0 to 1
-        self._window: Sound = np.hanning(2 * self.LATENCY + 3)[1:-1].astype(np.float32)
+        self._window: Sound = np.hanning(2 * self.TAPS + 1)[self.TAPS : -1].astype(np.float32)
+        self._fold: Sound = np.zeros(BLOCK_SAMPLES, np.float32)
+        self._fold[: self.RIPPLES] = 2 * np.hanning(2 * self.RIPPLES + 1)[self.RIPPLES : -1]
+        self._fold[0] = 1
         self._response = self._filter_of(np.ones(_BINS, np.float32))
         self._fade: Sound = np.ones(BLOCK_SAMPLES, np.float32)
-        self._fade[: self.LATENCY] = np.linspace(0, 1, self.LATENCY)
+        self._fade[: self.FADE] = np.linspace(0, 1, self.FADE)
 
     def process(self, filtered: Filtered) -> Sound:
-        self._recent = np.concatenate([self._recent[BLOCK_SAMPLES:], filtered.rest])
+        both = self._before * _HALF_ROUND + filtered.rest_spectrum
+        self._before = filtered.rest_spectrum
         response = self._filter_of(self._gain(filtered))
-        before, after = _back(_forward(self._recent) * (np.stack([self._response, response]) * _DEEMPHASIS))[
-            :, BLOCK_SAMPLES:
-        ]
+        before, after = _back(both * (np.stack([self._response, response]) * _DEEMPHASIS))[:, BLOCK_SAMPLES:]
         self._response = response
         faded: Sound = before + (after - before) * self._fade
         return faded
@@ -318,10 +334,10 @@ class Suppressor:
         self._leak = np.minimum(np.maximum(leak, 1e-4), self.MOST_LEAK).astype(np.float32)
 
     def _filter_of(self, gain: Power) -> Spectrum:
-        """Causal, of 2 × LATENCY + 1 taps."""
-        impulse = _back(gain.astype(np.complex64))
-        taps = np.concatenate([impulse[-self.LATENCY :], impulse[: self.LATENCY + 1]]) * self._window
-        return _forward(np.concatenate([taps, np.zeros(_SIZE - len(taps), np.float32)]))
+        """By the cepstrum (Oppenheim & Schafer), of every second frequency."""
+        cepstrum = _back(np.log(gain[::2]).astype(np.complex64))
+        impulse = _back(np.exp(_forward(cepstrum * self._fold)))
+        return _forward(np.concatenate([impulse[: self.TAPS] * self._window, np.zeros(_SIZE - self.TAPS, np.float32)]))
 
 
 def _forward(sound: Sound) -> Spectrum:

@@ -34,6 +34,10 @@ class PlayedSound:
             self._running = False
             self._samples = self._samples[-MOST_SAMPLES:]
 
+    def is_late(self, count: int, speed: float, shift: float) -> bool:
+        """Whether a callback is: what `read` would give is not there yet, but may come."""
+        return self._running and self._end(count, speed, shift) > len(self._samples)
+
     def read(self, count: int, speed: float, shift: float) -> Sound:
         """The next `count` samples of the microphone's time: `shift` samples further on, then `speed` of the
         loudspeaker's for one of the microphone's. Silence where nothing is played."""
@@ -44,8 +48,8 @@ class PlayedSound:
             self._position, self._running = float(start), True
             self.starts += 1
         begin = max(float(_EDGE), self._position + shift)
+        late = self._end(count, speed, shift) - len(self._samples)
         self._position = begin + count * speed
-        late = self._position + _EDGE - len(self._samples)
         if late > 0:
             if late > LATE_SAMPLES:
                 self._running = False
@@ -55,6 +59,9 @@ class PlayedSound:
         done = int(self._position) - _EDGE
         self._samples, self._position = self._samples[done:], self._position - done
         return sound
+
+    def _end(self, count: int, speed: float, shift: float) -> float:
+        return max(float(_EDGE), self._position + shift) + count * speed + _EDGE
 
 
 def _between(samples: Sound, at: NDArray[np.floating]) -> Sound:

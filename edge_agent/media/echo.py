@@ -21,6 +21,7 @@ from hardware.sound import DeviceMicrophone, DeviceSpeaker
 
 log = logging.getLogger(__name__)
 
+WAIT_S = 0.01  # for the speaker's callback, when it comes after the microphone's: a block not known is a block heard
 NOISE_LEVEL = 0  # of 0 to 3: by 6 dB; more costs a clean voice more than it is worth
 MOST_GAIN_DB = 15.0  # for a patient who speaks softly, a step away
 HEADROOM_DB = 14.0  # a voice of the usual level stays as it is
@@ -37,7 +38,7 @@ class EchoPath:
         """`setting` is `sound.echo` of the configuration."""
         self._wanted = setting == "software"
         self._played = PlayedSound()
-        self._lock = threading.Lock()  # the two devices call from a thread each
+        self._news = threading.Condition()  # the two devices call from a thread each
         self._pace = 1.0
         self._has_voice = True
 
@@ -53,9 +54,11 @@ class EchoPath:
 
     def reference(self, canceller: EchoCanceller) -> tuple[NDArray[np.float32], EchoCanceller]:
         """What was played in these 20 ms; and a new canceller in place of one that knows another timing."""
-        with self._lock:
+        wanted = BLOCK_SAMPLES, canceller.timing.pace, canceller.timing.shift
+        with self._news:
+            self._news.wait_for(lambda: not self._played.is_late(*wanted), WAIT_S)
             starts = self._played.starts
-            reference = self._played.read(BLOCK_SAMPLES, canceller.timing.pace, canceller.timing.shift)
+            reference = self._played.read(*wanted)
             self._pace = canceller.timing.pace
             return reference, canceller if self._played.starts == starts else self.canceller()
 
@@ -75,8 +78,9 @@ class EchoPath:
             return None
 
     def _heard(self, block: Block) -> None:
-        with self._lock:
+        with self._news:
             self._played.add(_floating(block))
+            self._news.notify()
 
 
 class CleanMicrophone:
