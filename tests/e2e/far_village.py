@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from tests.e2e.lab import connect_inside
 from tests.linklab.lab import FAR_ADDRESS, LinkLab
-from tests.linklab.path import Loss, Outage, PathSpec, Rate
+from tests.linklab.path import Loss, Outage, PathCounts, PathSpec, Rate
+from tests.linklab.spec import Link
 
 OTHER_ADDRESS = "10.77.0.3"  # after a move
 
@@ -28,6 +29,14 @@ class FarVillage:
 
     def connect(self, host: str, port: int, timeout: float = 5.0):
         return connect_inside(f"/proc/{self._lab.near.pid}/ns/net", host, port, timeout)
+
+    def change(self, link: Link) -> None:
+        """Another link from now on."""
+        self._lab.change(link.up, link.down)
+
+    def counts(self) -> tuple[PathCounts, PathCounts]:
+        """Up and down, since the link was last changed."""
+        return self._lab.up_counts, self._lab.down_counts
 
     def move(self) -> None:
         """Another address, and nothing goes to the old one any more."""

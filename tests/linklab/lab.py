@@ -126,6 +126,11 @@ class LinkLab:
         up, down = self._specs
         self._paths = (LinkPath(up, started), LinkPath(down, started))
 
+    def change(self, up: PathSpec, down: PathSpec) -> None:
+        """Another link from now on; what was under way is lost."""
+        self._specs = (up, down)
+        self.start_anew()
+
     @property
     def up_counts(self) -> PathCounts:
         return self._paths[0].counts
