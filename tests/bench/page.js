@@ -219,9 +219,10 @@ function base64(bytes) {
   return text;
 }
 
-/** `name` is mouth or ear: stamps, rates and lengths of the pieces, and their samples one after another. */
+/** `name` is mouth or ear: stamps, rates and lengths of the pieces since it was last asked, and their samples one after
+ * another. */
 function takeSound(name) {
-  const pieces = notes[name];
+  const pieces = notes[name].splice(0);
   const samples = new Int16Array(pieces.reduce((sum, piece) => sum + piece.samples.length, 0));
   let at = 0;
   for (const piece of pieces) {
