@@ -10,8 +10,8 @@ from edge_agent.core.split import burst_bps, call_bps, messages_bps, segment_byt
 @pytest.mark.parametrize(
     ("link", "messages", "segment"),
     [
-        (8_000, 1_000, 210),
-        (18_000, 1_800, 210),
+        (8_000, 1_000, 128),
+        (18_000, 1_800, 140),
         (64_000, 6_400, 440),
         (100_000, 10_000, 536),
         (128_000, 12_800, None),
