@@ -19,6 +19,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from edge_agent.core import wire
 from edge_agent.store import CaseKept, ConsultOpened, FileKept, MessageQueued, Store
 from tests.bench.devices import EAR, MOUTH
@@ -29,7 +31,7 @@ from tests.e2e.doctor import Doctor
 from tests.e2e.far_village import FarVillage, open_far_village
 from tests.e2e.kiosk import Kiosk
 from tests.e2e.kit import DOCTOR, Kit
-from tests.e2e.speech import RATE_HZ
+from tests.e2e.speech import RATE_HZ, SCORE_RATE_HZ, write_wav
 from tests.e2e.tap import open_browser
 from tests.linklab.path import PathCounts
 from tests.linklab.spec import Link, parse_link
@@ -193,6 +195,15 @@ async def _call(
         waits = counts.queue_s[before.packets : now.packets]
         queue_ms = 1000 * (percentile(waits, 95) or 0.0)
         ways.append(Way(marks, (now.delivered - before.delivered) * 8 / 1000 / seconds, queue_ms))
+    sounds = {
+        "kiosk-said": kiosk_said,
+        "kiosk-heard": kiosk_heard,
+        "doctor-said": doctor_said,
+        "doctor-heard": doctor_heard,
+    }
+    for name, sound in sounds.items():  # kept beside the logs, for whoever asks why
+        samples = sound.between(begin, end + TAIL_S).clip(-32768, 32767).astype(np.int16)
+        write_wav(noted / f"{name}-{'beside' if photo else 'without'}.wav", samples, SCORE_RATE_HZ)
     for name in (EAR, MOUTH):  # the next call notes from its own beginning
         (noted / name).unlink()
     return Call(*ways, sent, connects)
