@@ -315,6 +315,8 @@ class Agent:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB)
         if status.state is not before.state:
             self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
+            if self.hub.renewal is not None:
+                self.hub.renewal.hold(status.state in _USES_THE_LINK)
             if self.hub.link is not None:
                 self.hub.link.pace(burst_bps(self._link_bps) if status.state is State.LIVE else None)
         self.delivery.hold_files(status.state in _CONNECTS)

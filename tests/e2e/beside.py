@@ -31,7 +31,7 @@ from tests.e2e.doctor import Doctor
 from tests.e2e.far_village import FarVillage, open_far_village
 from tests.e2e.kiosk import Kiosk
 from tests.e2e.kit import DOCTOR, Kit
-from tests.e2e.speech import RATE_HZ, SCORE_RATE_HZ, write_wav
+from tests.e2e.speech import SCORE_RATE_HZ, write_wav
 from tests.e2e.tap import open_browser
 from tests.linklab.path import PathCounts
 from tests.linklab.spec import Link, parse_link
@@ -220,8 +220,8 @@ class _Count(NamedTuple):
 
 async def _browser_sound(doctor: Doctor, whose: str) -> Sound:
     to_monotonic = time.monotonic() - time.time()
-    pieces = await doctor.tap.pieces(whose)
-    return lay_out([Piece(at + to_monotonic - len(sound) / RATE_HZ, RATE_HZ, sound) for at, sound in pieces])
+    rate, pieces = await doctor.tap.pieces(whose)
+    return lay_out([Piece(at + to_monotonic - len(sound) / rate, rate, sound) for at, sound in pieces])
 
 
 def _arrived(kit: Kit, digest: bytes) -> int:

@@ -8,8 +8,8 @@ from collections import deque
 import pytest
 
 from edge_agent.core import wire
-from edge_agent.core.outbox import CHUNK_AROUND_BYTES, MESSAGE_WIRE_BYTES, Item, Outbox, SendChunk, SendMessage
-from edge_agent.core.split import IP_TCP_BYTES, burst_bps, messages_bps, segment_bytes
+from edge_agent.core.outbox import Item, Outbox, SendChunk, SendMessage
+from edge_agent.core.split import burst_bps, messages_bps, segment_bytes
 from edge_agent.core.voice import Direction, LinkEstimate, plan_call
 from tests.linklab.path import LinkPath
 from tests.linklab.spec import LINKS
@@ -18,6 +18,8 @@ SECONDS = 120.0
 TICK_S = 0.001
 PHOTO_BYTES = 2_000_000
 MOST_MOVED_MS = 100.0
+AROUND_BYTES = 250  # what a message is sealed, signed and sent in
+HEADER_BYTES, OPTIONS_BYTES = 40, 12  # of IP and TCP; the options are part of a segment
 CONSULT = b"c" * 16
 DIGEST = b"d" * 32
 
@@ -44,7 +46,7 @@ def voice_delays_ms(seed: int, outbox: Outbox | None, shared: bool = True) -> tu
     path = LinkPath(link.up)
     frame_ticks = plan.coding.frame_ms
     voice = bytes(round(plan.wire_bps * frame_ticks / 8000) - 4)
-    segment = segment_bytes(up_bps) or 1460
+    segment = (segment_bytes(up_bps) or 1460) - OPTIONS_BYTES
     pace = burst_bps(up_bps) if shared else float("inf")
     if outbox is not None and shared:
         outbox.set_budget(messages_bps(up_bps) / 8, 0.0)
@@ -61,14 +63,14 @@ def voice_delays_ms(seed: int, outbox: Outbox | None, shared: bool = True) -> tu
             while acknowledged and acknowledged[0][0] <= now:
                 outbox.acknowledged(acknowledged.popleft()[1], now)
             while (item := outbox.next(now)) is not None:
-                size = item.length + CHUNK_AROUND_BYTES if isinstance(item, SendChunk) else MESSAGE_WIRE_BYTES
+                size = AROUND_BYTES + (item.length if isinstance(item, SendChunk) else 0)
                 file_bytes += item.length if isinstance(item, SendChunk) else 0
                 segments.extend((min(segment, size - at), None) for at in range(0, size - segment, segment))
                 segments.append(((size - 1) % segment + 1, item))
             while segments and next_segment_at <= now:
                 size, ends = segments.popleft()
-                path.offer(b"tcp." + bytes(size + IP_TCP_BYTES - 4), now)
-                next_segment_at = now + (size + IP_TCP_BYTES) * 8 / pace
+                path.offer(b"tcp." + bytes(size + OPTIONS_BYTES + HEADER_BYTES - 4), now)
+                next_segment_at = now + (size + OPTIONS_BYTES + HEADER_BYTES) * 8 / pace
                 if ends is not None:
                     acknowledged.append((now + 2 * link.up.delay_s, ends))
         for packet in path.take(now):
