@@ -24,7 +24,7 @@ from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed, Limits
-from edge_agent.core.split import burst_bps, chunk_bytes, messages_bps
+from edge_agent.core.split import chunk_bytes, messages_bps, pacing_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -318,7 +318,7 @@ class Agent:
             if self.hub.renewal is not None:
                 self.hub.renewal.hold(status.state in _USES_THE_LINK)
             if self.hub.link is not None:
-                self.hub.link.pace(burst_bps(self._link_bps) if status.state is State.LIVE else None)
+                self.hub.link.pace(pacing_bps(self._link_bps) if status.state is State.LIVE else None)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()

@@ -28,7 +28,7 @@ MAX_RESEND_S = 300.0
 # On the wire, with MQTT, TLS, TCP and IP around them and the acknowledgements on their way: as measured.
 MESSAGE_WIRE_BYTES = 600
 CHUNK_AROUND_BYTES = 500
-CHUNK_SEGMENTS = 1.3  # TCP's headers on a thin link's short packets
+CHUNK_SEGMENTS = 1.5  # TCP's headers on a thin link's short packets
 SHORTEST_CHUNK_BYTES = 1024  # each is answered with 700 bytes, which the far end's voice has to bear
 CHUNK_S = 2.0  # of the budget
 

@@ -12,10 +12,13 @@ MESSAGES_SHARE = 0.10
 BURST_SHARE = 0.15  # on the thinnest links a call alone takes 80 %: faster, and packets queue up before the voice
 THIN_BELOW_BPS = 128_000
 LARGEST_SEGMENT_BYTES = 536  # what every path carries (RFC 9293, 3.7.1)
-SHORTEST_SEGMENT_BYTES = 128  # below this headers are a third
-LONGEST_TCP_S = 0.08  # of the link: one packet already delays the next two or three of the voice
+USUAL_SEGMENT_BYTES = 1460
+SHORTEST_SEGMENT_BYTES = 88  # Linux takes no less
+LONGEST_TCP_S = 0.06  # of the link: one packet delays the next two or three of the voice, and ears wait for the latest
 IP_TCP_BYTES = 40
+TCP_OPTIONS_BYTES = 12  # its timestamps, within the segment
 CHUNK_S, LEAST_CHUNK_BYTES = 0.5, 512
+LEAST_BURST = 1.2  # of what they may use: the budget must be able to leave
 LEAST_MESSAGES_BPS = 1_000.0
 UNKNOWN_LINK_BPS = 64_000.0  # for messages a link that nobody knows is taken for a thin one: they can wait
 
@@ -38,9 +41,12 @@ def call_bps(link_bps: float) -> float:
     return link_bps - messages_bps(link_bps)
 
 
-def burst_bps(link_bps: float) -> float:
-    """How fast what is sent of them in one go may leave: with gaps that voice slips into."""
-    return BURST_SHARE * (link_bps or UNKNOWN_LINK_BPS)
+def pacing_bps(link_bps: float) -> float:
+    """How fast what is sent of them in one go may leave, as TCP's pacing counts it: without headers. With gaps that
+    voice slips into."""
+    segment = (segment_bytes(link_bps) or USUAL_SEGMENT_BYTES) - TCP_OPTIONS_BYTES
+    burst_bps = max(LEAST_BURST * messages_bps(link_bps), BURST_SHARE * (link_bps or UNKNOWN_LINK_BPS))
+    return burst_bps * segment / (segment + IP_TCP_BYTES + TCP_OPTIONS_BYTES)
 
 
 def segment_bytes(link_bps: float) -> int | None:

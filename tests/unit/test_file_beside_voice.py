@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.core import wire
 from edge_agent.core.outbox import Item, Outbox, SendChunk, SendMessage
-from edge_agent.core.split import burst_bps, messages_bps, segment_bytes
+from edge_agent.core.split import messages_bps, pacing_bps, segment_bytes
 from edge_agent.core.voice import Direction, LinkEstimate, plan_call
 from tests.linklab.path import LinkPath
 from tests.linklab.spec import LINKS
@@ -47,7 +47,7 @@ def voice_delays_ms(seed: int, outbox: Outbox | None, shared: bool = True) -> tu
     frame_ticks = plan.coding.frame_ms
     voice = bytes(round(plan.wire_bps * frame_ticks / 8000) - 4)
     segment = (segment_bytes(up_bps) or 1460) - OPTIONS_BYTES
-    pace = burst_bps(up_bps) if shared else float("inf")
+    pace = pacing_bps(up_bps) if shared else float("inf")
     if outbox is not None and shared:
         outbox.set_budget(messages_bps(up_bps) / 8, 0.0)
     segments: deque[tuple[int, Item | None]] = deque()  # bytes, and what its last one is the end of
@@ -70,7 +70,7 @@ def voice_delays_ms(seed: int, outbox: Outbox | None, shared: bool = True) -> tu
             while segments and next_segment_at <= now:
                 size, ends = segments.popleft()
                 path.offer(b"tcp." + bytes(size + OPTIONS_BYTES + HEADER_BYTES - 4), now)
-                next_segment_at = now + (size + OPTIONS_BYTES + HEADER_BYTES) * 8 / pace
+                next_segment_at = now + size * 8 / pace
                 if ends is not None:
                     acknowledged.append((now + 2 * link.up.delay_s, ends))
         for packet in path.take(now):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.core.split import burst_bps, call_bps, chunk_bytes, messages_bps, segment_bytes
+from edge_agent.core.split import call_bps, chunk_bytes, messages_bps, pacing_bps, segment_bytes
 
 
 @pytest.mark.parametrize(
     ("link", "messages", "segment"),
     [
-        (8_000, 1_000, 128),
-        (18_000, 1_800, 140),
+        (8_000, 1_000, 88),
+        (18_000, 1_800, 95),
         (64_000, 6_400, 440),
         (100_000, 10_000, 536),
         (128_000, 12_800, None),
@@ -21,7 +21,8 @@ from edge_agent.core.split import burst_bps, call_bps, chunk_bytes, messages_bps
 def test_shares_and_segments(link: int, messages: int, segment: int | None) -> None:
     assert messages_bps(link) == messages
     assert segment_bytes(link) == segment
-    assert messages < burst_bps(link) < 64_000
+    headers = 52 / ((segment or 1460) + 40)
+    assert messages < pacing_bps(link) / (1 - headers) < 64_000
 
 
 def test_a_call_has_the_rest() -> None:
