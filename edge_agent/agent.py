@@ -23,8 +23,8 @@ from edge_agent.core import call as core
 from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
-from edge_agent.core.outbox import Freed
-from edge_agent.core.split import burst_bps, messages_bps
+from edge_agent.core.outbox import Freed, Limits
+from edge_agent.core.split import chunk_bytes, messages_bps, pacing_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -139,6 +139,7 @@ class Agent:
         self.condition("not_joined", self.hub.link is None)
         self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
         self._link_bps = settings.link.up_kbps * 1000
+        self.delivery.outbox.limits = Limits(chunk_bytes=chunk_bytes(self._link_bps))
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -330,8 +331,10 @@ class Agent:
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB or cut_off)
         if status.state is not before.state:
             self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
+            if self.hub.renewal is not None:
+                self.hub.renewal.hold(status.state in _USES_THE_LINK)
             if self.hub.link is not None:
-                self.hub.link.pace(burst_bps(self._link_bps) if status.state is State.LIVE else None)
+                self.hub.link.pace(pacing_bps(self._link_bps) if status.state is State.LIVE else None)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()

@@ -36,11 +36,21 @@ class Renewal:
         self._identity, self._address, self._renewed = identity, address, renewed
         self._clock = clock
         self._asked = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
         self._said = ""
 
     def now(self) -> None:
         """As soon as may be."""
         self._asked.set()
+
+    def hold(self, held: bool) -> None:
+        """While a call uses the link: a TLS handshake is four kilobytes at once. It does not keep from what `now` asks
+        for, since then there is no line to the hub without it."""
+        if held:
+            self._free.clear()
+        else:
+            self._free.set()
 
     async def run(self) -> None:
         """For ever."""
@@ -50,10 +60,18 @@ class Renewal:
                 async with asyncio.timeout(pause_s * random.uniform(0.8, 1.2)):  # noqa: S311 -- not all at once
                     await self._asked.wait()
             except TimeoutError:
-                pass
+                await self._free_or_asked()
             self._asked.clear()
             pause_s = await self._ask()
             await asyncio.sleep(LEAST_S)
+
+    async def _free_or_asked(self) -> None:
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._free, self._asked)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
 
     async def _ask(self) -> float:
         """Seconds until it should be asked again."""

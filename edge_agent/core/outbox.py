@@ -27,9 +27,14 @@ MAX_RESEND_S = 300.0
 
 # On the wire, with MQTT, TLS, TCP and IP around them and the acknowledgements on their way: as measured.
 MESSAGE_WIRE_BYTES = 600
-CHUNK_AROUND_BYTES = 300
-SHORTEST_CHUNK_BYTES = 256
-CHUNK_S = 1.0  # of the budget
+CHUNK_AROUND_BYTES = 500
+CHUNK_SEGMENTS = 1.5  # TCP's headers on a thin link's short packets
+SHORTEST_CHUNK_BYTES = 1024  # each is answered with 700 bytes, which the far end's voice has to bear
+CHUNK_S = 2.0  # of the budget
+
+
+def chunk_wire_bytes(length: int) -> int:
+    return int(length * CHUNK_SEGMENTS) + CHUNK_AROUND_BYTES
 
 
 class Priority(IntEnum):
@@ -203,10 +208,10 @@ class Outbox:
             return self._next_chunk(self.limits.chunk_bytes)
         if not self._budget.may_spend(now):
             return None
-        longest = int(self._budget.bytes_per_s * CHUNK_S) - CHUNK_AROUND_BYTES
+        longest = int((self._budget.bytes_per_s * CHUNK_S - CHUNK_AROUND_BYTES) / CHUNK_SEGMENTS)
         chunk = self._next_chunk(min(self.limits.chunk_bytes, max(SHORTEST_CHUNK_BYTES, longest)))
         if chunk is not None:
-            self._budget.spend(chunk.length + CHUNK_AROUND_BYTES, now)
+            self._budget.spend(chunk_wire_bytes(chunk.length), now)
         return chunk
 
     def next_deadline(self, now: float) -> float | None:

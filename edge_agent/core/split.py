@@ -5,13 +5,20 @@ Pure. Rates in bit/s, 0 where nobody knows.
 
 from __future__ import annotations
 
+from edge_agent.core import wire
 from edge_agent.core.pacer import longest_packet_bytes
 
 MESSAGES_SHARE = 0.10
-BURST_SHARE = 0.4
+BURST_SHARE = 0.15  # on the thinnest links a call alone takes 80 %: faster, and packets queue up before the voice
 THIN_BELOW_BPS = 128_000
 LARGEST_SEGMENT_BYTES = 536  # what every path carries (RFC 9293, 3.7.1)
+USUAL_SEGMENT_BYTES = 1460
+SHORTEST_SEGMENT_BYTES = 88  # Linux takes no less
+LONGEST_TCP_S = 0.06  # of the link: one packet delays the next two or three of the voice, and ears wait for the latest
 IP_TCP_BYTES = 40
+TCP_OPTIONS_BYTES = 12  # its timestamps, within the segment
+CHUNK_S, LEAST_CHUNK_BYTES = 0.5, 512
+LEAST_BURST = 1.2  # of what they may use: the budget must be able to leave
 LEAST_MESSAGES_BPS = 1_000.0
 UNKNOWN_LINK_BPS = 64_000.0  # for messages a link that nobody knows is taken for a thin one: they can wait
 
@@ -21,14 +28,25 @@ def messages_bps(link_bps: float) -> float:
     return max(LEAST_MESSAGES_BPS, MESSAGES_SHARE * (link_bps or UNKNOWN_LINK_BPS))
 
 
+def chunk_bytes(link_bps: float) -> int:
+    """Of a file, in one message. A few of them wait in TCP when a call begins: what is urgent stands behind them, and
+    the voice beside them."""
+    return (
+        wire.CHUNK_BYTES if not link_bps else max(LEAST_CHUNK_BYTES, min(wire.CHUNK_BYTES, int(link_bps * CHUNK_S / 8)))
+    )
+
+
 def call_bps(link_bps: float) -> float:
     """For all that leaves through the call's pacer."""
     return link_bps - messages_bps(link_bps)
 
 
-def burst_bps(link_bps: float) -> float:
-    """How fast what is sent of them in one go may leave: with gaps that voice slips into."""
-    return BURST_SHARE * (link_bps or UNKNOWN_LINK_BPS)
+def pacing_bps(link_bps: float) -> float:
+    """How fast what is sent of them in one go may leave, as TCP's pacing counts it: without headers. With gaps that
+    voice slips into."""
+    segment = (segment_bytes(link_bps) or USUAL_SEGMENT_BYTES) - TCP_OPTIONS_BYTES
+    burst_bps = max(LEAST_BURST * messages_bps(link_bps), BURST_SHARE * (link_bps or UNKNOWN_LINK_BPS))
+    return burst_bps * segment / (segment + IP_TCP_BYTES + TCP_OPTIONS_BYTES)
 
 
 def segment_bytes(link_bps: float) -> int | None:
@@ -37,4 +55,5 @@ def segment_bytes(link_bps: float) -> int | None:
         return None
     if not link_bps:
         return LARGEST_SEGMENT_BYTES
-    return min(LARGEST_SEGMENT_BYTES, longest_packet_bytes(link_bps) - IP_TCP_BYTES)
+    longest = min(longest_packet_bytes(link_bps), int(link_bps * LONGEST_TCP_S / 8))
+    return min(LARGEST_SEGMENT_BYTES, max(SHORTEST_SEGMENT_BYTES, longest - IP_TCP_BYTES))

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +24,13 @@ from playwright.async_api import Page, Playwright, Route
 
 from edge_agent import ipc
 from edge_agent.core import sdp
+from edge_agent.core.wire import IceServer
 from hardware.numbered import read_number
 from tests.adapters.media_bench import MediaBench, cpu_s, pss_mb
 from tests.bench.devices import EAR, LENS, MOUTH, read_sightings
 from tests.bench.marks import Sighting
 from tests.bench.material import Grey, Material, grey
-from tests.bench.recording import Piece, Sound, lay_out, read_pieces
+from tests.bench.recording import Piece, Sound, lay_out, read_pieces, read_pieces_from
 from tests.bench.rows import Tuning
 from tests.bench.stock_main import SIGHTED, STILL_EVERY_S, STILLS
 from tests.e2e.pictures import HEIGHT, WIDTH, number_of_levels
@@ -94,6 +95,20 @@ class KitEnd:
 
     def __init__(self, bench: MediaBench, material: Material) -> None:
         self._bench, self._material = bench, material
+        self._taken = {MOUTH: 0, EAR: 0}  # bytes
+
+    @property
+    def frames(self) -> list[tuple[float, Any]]:
+        """What has come from the process, with its time; whoever listens for long clears it."""
+        return self._bench.frames
+
+    def take_pieces(self) -> list[list[Piece]]:
+        """What was said and what was played, each since it was last asked."""
+        taken = []
+        for name, offset in self._taken.items():
+            pieces, self._taken[name] = read_pieces_from(self._bench.folder / name, offset)
+            taken.append(pieces)
+        return taken
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -294,9 +309,27 @@ class BrowserEnd:
         finally:
             await browser.close()
 
-    async def answer_as_console(self, offer: str) -> str:
-        answer: str = await self._page.evaluate("offer => bench.answerAsConsole(offer)", offer)
+    async def answer_as_console(self, offer: str, servers: Sequence[IceServer] = ()) -> str:
+        given = [
+            {"urls": list(each.urls), "username": each.username, "credential": each.credential} for each in servers
+        ]
+        answer: str = await self._page.evaluate(
+            "([offer, servers]) => bench.answerAsConsole(offer, servers)", [offer, given]
+        )
         return answer
+
+    async def add_candidates(self, offer: str) -> None:
+        """The same offer again, with more of them."""
+        await self._page.evaluate("offer => bench.addCandidates(offer)", offer)
+
+    async def answer_by_now(self) -> str:
+        """The console's answer with the candidates that have come."""
+        answer: str = await self._page.evaluate("bench.answerByNow()")
+        return answer
+
+    async def chosen_pair(self) -> tuple[str, ...]:
+        """The types of this end's candidate and of the far one; empty before there is a connection."""
+        return tuple(await self._page.evaluate("bench.chosenPair()"))
 
     async def answer(self, offer: str) -> str:
         arguments = [self._munged(offer), self._red]
@@ -357,13 +390,17 @@ class BrowserEnd:
         return counts
 
     async def _sound(self, name: str) -> Sound:
+        return lay_out(await self.take_pieces(name))
+
+    async def take_pieces(self, name: str) -> list[Piece]:
+        """Of "mouth" or "ear", since it was last asked."""
         taken = await self._page.evaluate("name => bench.takeSound(name)", name)
         samples = np.frombuffer(base64.b64decode(taken["samples"]), "<i2")
         pieces, offset = [], 0
         for at, rate, length in zip(taken["at"], taken["rate"], taken["length"], strict=True):
             pieces.append(Piece(self._monotonic(at), rate, samples[offset : offset + length]))
             offset += length
-        return lay_out(pieces)
+        return pieces
 
     async def _sightings(self, name: str) -> list[Sighting]:
         noted = await self._page.evaluate("name => bench.notes[name].map(({at, levels}) => [at, levels])", name)

@@ -63,18 +63,24 @@ class PieceWriter:
 
 
 def read_pieces(path: Path) -> list[Piece]:
+    return read_pieces_from(path, 0)[0]
+
+
+def read_pieces_from(path: Path, start: int) -> tuple[list[Piece], int]:
+    """The whole ones from that byte on, and the byte behind them."""
     if not path.exists():
-        return []
-    data = path.read_bytes()
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read()
     pieces, offset = [], 0
     while offset + _HEAD.size <= len(data):
         at, rate, count = _HEAD.unpack_from(data, offset)
-        offset += _HEAD.size
-        if offset + 2 * count > len(data):
+        if offset + _HEAD.size + 2 * count > len(data):
             break
-        pieces.append(Piece(at, rate, np.frombuffer(data, "<i2", count, offset)))
-        offset += 2 * count
-    return pieces
+        pieces.append(Piece(at, rate, np.frombuffer(data, "<i2", count, offset + _HEAD.size)))
+        offset += _HEAD.size + 2 * count
+    return pieces, start + offset
 
 
 def lay_out(pieces: Sequence[Piece]) -> Sound:

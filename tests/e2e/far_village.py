@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from tests.e2e.lab import connect_inside
 from tests.linklab.lab import FAR_ADDRESS, LinkLab
-from tests.linklab.path import Loss, Outage, PathSpec, Rate
+from tests.linklab.path import Loss, Outage, PathCounts, PathSpec, Rate
+from tests.linklab.spec import Link
 
 OTHER_ADDRESS = "10.77.0.3"  # after a move
 
@@ -29,10 +30,18 @@ class FarVillage:
     def connect(self, host: str, port: int, timeout: float = 5.0):
         return connect_inside(f"/proc/{self._lab.near.pid}/ns/net", host, port, timeout)
 
-    def change(self, kbps: float, one_way_ms: float, loss: float = 0.0, queue_s: float = 1.5) -> None:
-        """Another link from now on, without outages."""
-        spec = PathSpec(Rate.constant(kbps * 1000), one_way_ms / 1000, loss=Loss(loss), queue_s=queue_s)
-        self._lab.change(up=spec, down=spec)
+    def change(self, link: Link) -> None:
+        """Another link from now on; what waits or flies goes on."""
+        self._lab.change(link.up, link.down)
+
+    def begin(self, link: Link) -> None:
+        """Another link, with its losses from the first on; what was under way is lost."""
+        self._lab.change(link.up, link.down)
+        self._lab.start_anew()
+
+    def counts(self) -> tuple[PathCounts, PathCounts]:
+        """Up and down, since it last began."""
+        return self._lab.up_counts, self._lab.down_counts
 
     def move(self) -> None:
         """Another address, and nothing goes to the old one any more."""
@@ -51,14 +60,23 @@ class FarVillage:
         self.village_address = OTHER_ADDRESS
 
 
+def both_ways(
+    *, kbps: float, one_way_ms: float, loss: float = 0.0, queue_s: float = 1.5,
+    outages: tuple[tuple[float, float], ...] = (),
+) -> Link:  # fmt: skip
+    """The same link up and down."""
+    spec = PathSpec(
+        Rate.constant(kbps * 1000), one_way_ms / 1000, loss=Loss(loss), queue_s=queue_s,
+        outages=tuple(Outage(start, seconds) for start, seconds in outages),
+    )  # fmt: skip
+    return Link(spec, spec)
+
+
 @contextlib.contextmanager
 def open_far_village(
     *, kbps: float, one_way_ms: float, loss: float = 0.0, queue_s: float = 1.5, outages: tuple[tuple[float, float], ...]
 ) -> Iterator[FarVillage]:
     """Raises `tests.linklab.lab.LabUnavailable`."""
-    spec = PathSpec(
-        Rate.constant(kbps * 1000), one_way_ms / 1000, loss=Loss(loss), queue_s=queue_s,
-        outages=tuple(Outage(start, seconds) for start, seconds in outages),
-    )  # fmt: skip
-    with LinkLab(up=spec, down=spec, far_is_here=True) as lab:
+    link = both_ways(kbps=kbps, one_way_ms=one_way_ms, loss=loss, queue_s=queue_s, outages=outages)
+    with LinkLab(up=link.up, down=link.down, far_is_here=True) as lab:
         yield FarVillage(lab, outages)

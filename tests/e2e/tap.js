@@ -1,8 +1,9 @@
 // Listens and looks inside the doctor's page, from the outside: put in before the page's own scripts, it follows
-// every RTCPeerConnection the page makes and records the far sound; it reads the numbers off the pictures that a
-// video or canvas element really shows. It changes nothing the page can notice.
+// every RTCPeerConnection the page makes and records the far sound, and the doctor's own as it leaves the microphone;
+// it reads the numbers off the pictures that a video or canvas element really shows. It changes nothing the page can
+// notice.
 (() => {
-  const proof = { sounds: [], pictures: {}, connections: [], errors: [] };
+  const proof = { sounds: [], spoken: [], pictures: {}, connections: [], errors: [] };
   window.__proof = proof;
   const unixMs = () => performance.timeOrigin + performance.now();
 
@@ -12,7 +13,7 @@
       super(...given);
       proof.connections.push(this);
       this.addEventListener("track", ({ track }) => {
-        if (track.kind === "audio") record(track.clone());
+        if (track.kind === "audio") record(track.clone(), proof.sounds);
       });
     }
   };
@@ -26,10 +27,17 @@
     return start.apply(this, given);
   };
 
-  async function record(track) {
+  const open = MediaDevices.prototype.getUserMedia;
+  MediaDevices.prototype.getUserMedia = async function getUserMedia(...given) {
+    const stream = await open.apply(this, given);
+    for (const track of stream.getAudioTracks()) record(track.clone(), proof.spoken);
+    return stream;
+  };
+
+  async function record(track, sounds) {
     if (!window.MediaStreamTrackProcessor) return; // Firefox, which is listened to at its loudspeaker
     const sound = { rate: 0, chunks: [], at: [], samples: 0, heardAt: 0 };
-    proof.sounds.push(sound);
+    sounds.push(sound);
     const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
     try {
       for (;;) {
@@ -56,9 +64,10 @@
     }
   }
 
-  // One recording as base64 of little-endian int16, and what is known about it; -1 is the newest.
-  proof.takeSound = async (index) => {
-    const sound = proof.sounds.at(index);
+  // One recording as base64 of little-endian int16, and what is known about it; -1 is the newest. `at` is when each
+  // piece came, `lengths` how many samples it had.
+  proof.takeSound = async (index, sounds = "sounds") => {
+    const sound = proof[sounds].at(index);
     const all = new Int16Array(sound.samples);
     let offset = 0;
     for (const chunk of sound.chunks) { all.set(chunk, offset); offset += chunk.length; }
@@ -67,7 +76,10 @@
       file.onload = () => resolve(file.result);
       file.readAsDataURL(new Blob([all]));
     });
-    return { rate: sound.rate, startedAt: sound.at[0] ?? 0, heardAt: sound.heardAt, data: url.split(",")[1] };
+    return {
+      rate: sound.rate, startedAt: sound.at[0] ?? 0, heardAt: sound.heardAt, data: url.split(",")[1],
+      at: sound.at, lengths: sound.chunks.map((chunk) => chunk.length),
+    };
   };
 
   // Follows what `selector` shows: for each picture its time and the brightness of the cells of its number, row by

@@ -78,6 +78,17 @@ class Tap:
             np.frombuffer(base64.b64decode(taken["data"]), "<i2"), taken["startedAt"] / 1000, taken["heardAt"] / 1000
         )
 
+    async def pieces(self, whose: str) -> tuple[int, list[tuple[float, Samples]]]:
+        """The newest track of "sounds" or "spoken": its rate, and its pieces with the Unix seconds at which each came;
+        its first sample is that much earlier."""
+        taken: dict[str, Any] = await self._page.evaluate("whose => __proof.takeSound(-1, whose)", whose)
+        samples = np.frombuffer(base64.b64decode(taken["data"]), "<i2")
+        ends = np.cumsum(taken["lengths"])
+        return taken["rate"], [
+            (at / 1000, samples[end - length : end])
+            for at, end, length in zip(taken["at"], ends, taken["lengths"], strict=True)
+        ]
+
     async def watch(self, selector: str) -> None:
         """Starts reading the numbers off the video or canvas at `selector`, now or as soon as there is one."""
         strip = {"columns": COLUMNS, "rows": ROWS, "rowPart": ROW_PART}

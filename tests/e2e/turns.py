@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.e2e.doctor import Doctor
-from tests.e2e.far_village import FarVillage, open_far_village
+from tests.e2e.far_village import FarVillage, both_ways, open_far_village
 from tests.e2e.kiosk import Kiosk
 from tests.e2e.kit import DOCTOR, Kit
 from tests.e2e.pictures import make_camera_file
@@ -71,7 +71,7 @@ async def _change(
     village: FarVillage, kiosk: Kiosk, doctor: Doctor, patient: Samples, doctor_says: Samples, kbps: float,
     one_way_ms: float, loss: float, said: Callable[[str], None], screenshots: bool,
 ) -> Proof:  # fmt: skip
-    village.change(kbps, one_way_ms, loss)
+    village.change(both_ways(kbps=kbps, one_way_ms=one_way_ms, loss=loss))
     changed = time.time()
     at_kiosk, at_doctor = await asyncio.gather(_kiosk_in(kiosk, "turns", 45), _doctor_in(doctor, "turns", 45))
     in_turns = (at_kiosk - changed, at_doctor - changed)
@@ -80,7 +80,7 @@ async def _change(
     said(str(turns[-1]))
     turns.append(await _doctor_speaks(kiosk, doctor, doctor_says, screenshots))
     said(str(turns[-1]))
-    village.change(GOOD_KBPS, one_way_ms)
+    village.change(both_ways(kbps=GOOD_KBPS, one_way_ms=one_way_ms))
     changed = time.time()
     both = await asyncio.gather(_kiosk_in(kiosk, "live", 60), _doctor_in(doctor, "live", 60))
     said(f"live again after {max(both) - changed:.1f} s")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.core.split import burst_bps, call_bps, messages_bps, segment_bytes
+from edge_agent.core.split import call_bps, chunk_bytes, messages_bps, pacing_bps, segment_bytes
 
 
 @pytest.mark.parametrize(
     ("link", "messages", "segment"),
     [
-        (8_000, 1_000, 210),
-        (18_000, 1_800, 210),
+        (8_000, 1_000, 88),
+        (18_000, 1_800, 95),
         (64_000, 6_400, 440),
         (100_000, 10_000, 536),
         (128_000, 12_800, None),
@@ -21,8 +21,16 @@ from edge_agent.core.split import burst_bps, call_bps, messages_bps, segment_byt
 def test_shares_and_segments(link: int, messages: int, segment: int | None) -> None:
     assert messages_bps(link) == messages
     assert segment_bytes(link) == segment
-    assert messages < burst_bps(link) < 64_000
+    headers = 52 / ((segment or 1460) + 40)
+    assert messages < pacing_bps(link) / (1 - headers) < 64_000
 
 
 def test_a_call_has_the_rest() -> None:
     assert call_bps(64_000) == 57_600
+
+
+@pytest.mark.parametrize(
+    ("link", "chunk"), [(8_000, 512), (18_000, 1_125), (64_000, 4_000), (1_000_000, 16_384), (0, 16_384)]
+)
+def test_a_chunk_is_half_a_second_of_the_link(link: int, chunk: int) -> None:
+    assert chunk_bytes(link) == chunk
