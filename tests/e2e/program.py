@@ -143,14 +143,20 @@ def command_line(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Below those that the kernel gives to clients, and another for each of pytest's workers: it is still free when the
-    program that is told it listens."""
+    program that is told it listens. None is given twice, as nobody may listen on the first yet."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
         port = 10_000 + worker * 2_500 + random.randrange(2_500)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
+            _GIVEN.add(port)
             return port
 
 
