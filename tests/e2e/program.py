@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -143,12 +144,12 @@ def command_line(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
 
 
-_GIVEN: set[int] = set()
+_GIVEN: deque[int] = deque(maxlen=500)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Below those that the kernel gives to clients, and another for each of pytest's workers: it is still free when the
-    program that is told it listens. None is given twice, as nobody may listen on the first yet."""
+    program that is told it listens. None is given again soon, as nobody may listen on it yet."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
         port = 10_000 + worker * 2_500 + random.randrange(2_500)
@@ -156,7 +157,7 @@ def free_port(host: str = "127.0.0.1") -> int:
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
-            _GIVEN.add(port)
+            _GIVEN.append(port)
             return port
 
 
