@@ -31,6 +31,7 @@ from hub import accounts, app, console, enrol
 from hub.config import HubSettings, read_hub_settings
 from hub.database import Database
 from hub.roles import Role
+from tests.e2e.program import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse battery"
@@ -46,12 +47,6 @@ from hub.config import read_hub_settings
 logging.basicConfig(level="INFO", format="%(levelname)s %(name)s %(message)s")
 app.run(read_hub_settings(Path(sys.argv[1])), ready=lambda address: print(f"READY {address}", flush=True))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:

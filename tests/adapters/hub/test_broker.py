@@ -15,8 +15,9 @@ from edge_agent.core import wire
 from edge_agent.tls import BrokerTls
 from hub import app, broker
 from hub.config import AuthoritySection, BrokerSection, HubSettings, ListenSection, StoreSection
-from tests.adapters.hub.rig import Broker, Hub, free_port
+from tests.adapters.hub.rig import Broker, Hub
 from tests.adapters.identities import new_authority, new_identity
+from tests.e2e.program import free_port
 
 V5 = aiomqtt.ProtocolVersion.V5
 

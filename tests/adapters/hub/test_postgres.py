@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from edge_agent.core import sdp, wire
 from hub import audit, console
 from tests.adapters.hub.conftest import DOCTORS, KIOSKS
-from tests.adapters.hub.rig import Broker, Hub, free_port
+from tests.adapters.hub.rig import Broker, Hub
 from tests.adapters.hub.test_audit import test_a_day_at_the_hub
 from tests.adapters.hub.test_calls import (
     ANSWER,
@@ -40,6 +40,7 @@ from tests.adapters.hub.test_intake import (
     test_every_message_twice_and_in_any_order,
     test_garbage_is_counted_and_the_hub_goes_on,
 )
+from tests.e2e.program import free_port
 
 __all__ = [
     "test_a_call_from_press_to_hang_up",
