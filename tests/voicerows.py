@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.core.voice import Coding, Direction, LinkEstimate, VoicePlan, plan_call
+from edge_agent.core.allocator import Allocation, Allocator
+from edge_agent.core.voice import Coding, Direction, VoicePlan
 from tests.linklab.path import Loss, PathSpec, Rate
 from tests.listening import Listening, Marks
 
@@ -34,11 +35,10 @@ class Row(NamedTuple):
     heard: float
     delay_p95_ms: float
 
-    def estimate(self) -> LinkEstimate:
-        return LinkEstimate(
-            Direction(self.up_kbps * 1000, self.loss, self.mean_run),
-            Direction(self.down_kbps * 1000, self.loss, self.mean_run),
-        )
+    def allocation(self) -> Allocation:
+        """Of a link whose rate is known, at once."""
+        up, down = (Direction(kbps * 1000, self.loss, self.mean_run) for kbps in (self.up_kbps, self.down_kbps))
+        return Allocator().share(up, down, 0.0)
 
     def path(self, kbps: float, seed: int) -> PathSpec:
         loss, jitter_s = Loss(self.loss, self.mean_run), self.jitter_ms / 1000
@@ -99,8 +99,8 @@ def lines(names: list[str], seeds: int, seconds: float) -> Iterator[str]:
     for row in ROWS:
         if names and row.name not in names:
             continue
-        call = plan_call(row.estimate())
-        for way, plan, aim in (("up", call.up, row.up_pesq), ("down", call.down, row.down_pesq)):
+        call = row.allocation()
+        for way, plan, aim in (("up", call.up.voice, row.up_pesq), ("down", call.down.voice, row.down_pesq)):
             marks, bps = judge(row, way == "up", plan, seeds, seconds)
             yield (
                 f"| {row.name} | {way} | {described(plan)} | {bps / 1000:.1f} kbit/s "

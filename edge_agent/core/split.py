@@ -1,4 +1,4 @@
-"""How the link's rate is split between a call and the messages that wait: fixed shares, until it is measured.
+"""What of the link is for MQTT, beside a call and without one; `edge_agent.core.allocator` shares out the rest.
 
 Pure. Rates in bit/s, 0 where nobody knows.
 """
@@ -34,11 +34,6 @@ def chunk_bytes(link_bps: float) -> int:
     return (
         wire.CHUNK_BYTES if not link_bps else max(LEAST_CHUNK_BYTES, min(wire.CHUNK_BYTES, int(link_bps * CHUNK_S / 8)))
     )
-
-
-def call_bps(link_bps: float) -> float:
-    """For all that leaves through the call's pacer."""
-    return link_bps - messages_bps(link_bps)
 
 
 def pacing_bps(link_bps: float) -> float:

@@ -1,8 +1,9 @@
-"""How the voice is coded and protected for a link, each way, and whether pictures may go beside it.
+"""How the voice is coded and protected for a link, each way.
 
-Pure: a link's estimate in, a plan out. Every bit on the wire is counted: on thin links the headers are half of it. A
-plan is chosen from all that fit by what would be heard: the coding's own quality, less what losses leave unrepaired,
-less the delay it adds. The numbers are measured (`tests/listening.py`; docs/performance.md).
+Pure: one way of a link and the room that the voice has on it in, a plan out. Every bit on the wire is counted: on thin
+links the headers are half of it. A plan is chosen from all that fit by what would be heard: the coding's own quality,
+less what losses leave unrepaired, less the delay it adds. The numbers are measured (`tests/listening.py`;
+docs/performance.md).
 """
 
 from __future__ import annotations
@@ -14,17 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from edge_agent.core.pacer import longest_packet_bytes
-from edge_agent.core.split import call_bps
-
 SAMPLES_PER_MS = 48
 
 HEADER_BYTES = 20 + 8 + 12 + 8 + 10  # IPv4, UDP, RTP, its number for transport-cc, SRTP's tag (AES128_CM_SHA1_80)
 RED_OWN_BYTES, RED_OLDER_BYTES = 1, 4  # RFC 2198: for the packet's own frame, and for each one repeated
 CONTROL_BPS = 2_000  # RTCP and consent checks, reckoned from their sizes and pauses
-PICTURES_CONTROL_BPS = 5_000  # the same with pictures: reports on more packets, and on two streams
-PICTURE_HEADER_BYTES = HEADER_BYTES + 4  # VP8's own
-PICTURES_AGAIN = 0.1  # of their room is for what was lost of them
 MARGIN = 0.04  # of the rate: Opus' rate varies around what it is asked for
 
 WIDE_FROM_BPS, FULL_FROM_BPS = 12_000, 32_000
@@ -57,14 +52,9 @@ FEC_SHARE = 0.8  # of the rate is left for the frame itself
 BETTER_BY = 0.1  # than the plan in use, or there is no change
 
 UNKNOWN_BPS = 1_000_000.0  # until a link is measured, it is taken for a good one
-UNMEASURED_VOICE_BPS = 90_000  # and its losses are mended within this
 RISING, FALLING = 0.5, 0.1  # of a new report of losses
 MOST_LOST = 3_000  # packets between two reports; more is a far end that has begun to count anew (RFC 3550, A.1)
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
-
-PICTURES_FROM_BPS = 48_000
-VOICE_SHARE = 0.45  # at most, beside pictures
-THIN_BPS, MIDDLE_BPS = 100_000, 200_000
 
 
 class Bandwidth(enum.Enum):
@@ -122,12 +112,6 @@ class Direction:
     measured: bool = True  # else losses may come of too much being sent, and more of it would make them worse
 
 
-@dataclass(frozen=True)
-class LinkEstimate:
-    up: Direction  # from the kiosk
-    down: Direction
-
-
 class LossMeter:
     """The share of packets lost, from reports that come now and then: quick to rise, slow to fall."""
 
@@ -156,11 +140,17 @@ class LinkMemory:
     def forget_losses(self) -> None:
         self.lost_up.share = self.lost_down.share = 0.0
 
-    def estimate(self) -> LinkEstimate:
-        def way(bps: float | None, lost: LossMeter) -> Direction:
-            return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)
+    @property
+    def up(self) -> Direction:
+        return _direction(self._up_bps, self.lost_up)
 
-        return LinkEstimate(way(self._up_bps, self.lost_up), way(self._down_bps, self.lost_down))
+    @property
+    def down(self) -> Direction:
+        return _direction(self._down_bps, self.lost_down)
+
+
+def _direction(bps: float | None, lost: LossMeter) -> Direction:
+    return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)
 
 
 @dataclass(frozen=True)
@@ -171,31 +161,15 @@ class PicturePlan:
     rate: float  # pictures a second
 
 
-@dataclass(frozen=True)
-class CallPlan:
-    up: VoicePlan
-    down: VoicePlan  # what a browser can be asked for: one repeated frame, the next to it
-    pictures_up: PicturePlan | None
-    pictures_down: PicturePlan | None
+def kiosk_plan(way: Direction, room_bps: float, current: VoicePlan | None = None) -> VoicePlan:
+    """`room_bps`: for the voice with its headers and what protects it. `current` is the plan in use: it stays unless it
+    no longer fits, or another is clearly better."""
+    return _best(way, _kiosk_plans(), room_bps, current)
 
 
-def plan_call(link: LinkEstimate, now_up: VoicePlan | None = None) -> CallPlan:
-    """`now_up` is the plan in use: it stays unless it no longer fits, or another is clearly better."""
-    pictures = min(link.up.rate_bps, link.down.rate_bps) >= PICTURES_FROM_BPS
-    up = _best(link.up, _kiosk_plans(), pictures, now_up)
-    down = _best(link.down, _browser_plans(), pictures, None)
-    return CallPlan(
-        up,
-        down,
-        _pictures(link.up, up) if pictures else None,
-        _pictures(link.down, down) if pictures else None,
-    )
-
-
-def room_bps(way: Direction, pictures: bool) -> float:
-    """For voice, its headers and what protects it."""
-    room = (way.rate_bps * (1 - MARGIN) - CONTROL_BPS) * (VOICE_SHARE if pictures else 1.0)
-    return room if way.measured else min(room, UNMEASURED_VOICE_BPS)
+def browser_plan(way: Direction, room_bps: float, current: VoicePlan | None = None) -> VoicePlan:
+    """The same of what a browser can be asked for: one repeated frame, the next to it."""
+    return _best(way, _browser_plans(), room_bps, current)
 
 
 def worth(plan: VoicePlan, way: Direction) -> float:
@@ -225,10 +199,9 @@ def unrepaired(plan: VoicePlan, way: Direction) -> float:
     return share * (1 - FEC_WORTH * (1 - lost_again(1))) if plan.coding.fec else share
 
 
-def _best(way: Direction, plans: Sequence[VoicePlan], pictures: bool, current: VoicePlan | None) -> VoicePlan:
+def _best(way: Direction, plans: Sequence[VoicePlan], room_bps: float, current: VoicePlan | None) -> VoicePlan:
     """`plans` by what they need on the wire."""
-    room = room_bps(way, pictures)
-    fitting = plans[: bisect_right(plans, room, key=lambda plan: plan.wire_bps)]
+    fitting = plans[: bisect_right(plans, room_bps, key=lambda plan: plan.wire_bps)]
     if not fitting:
         return plans[0]
     expected = min(30, 5 * round(way.loss * 20))
@@ -281,14 +254,3 @@ def _browser_plans() -> Sequence[VoicePlan]:
 
 def _sorted(plans: Iterator[VoicePlan]) -> Sequence[VoicePlan]:
     return sorted(plans, key=lambda plan: plan.wire_bps)
-
-
-def _pictures(way: Direction, voice: VoicePlan) -> PicturePlan:
-    """A fixed split, until pictures have an allocator of their own: most of what the voice leaves."""
-    room = call_bps(way.rate_bps) * (1 - MARGIN) - PICTURES_CONTROL_BPS - voice.wire_bps
-    bps = int(room * (1 - PICTURE_HEADER_BYTES / longest_packet_bytes(way.rate_bps)) * (1 - PICTURES_AGAIN))
-    if way.rate_bps < THIN_BPS:
-        return PicturePlan(bps, 160, 120, 5.0)
-    if way.rate_bps < MIDDLE_BPS:
-        return PicturePlan(bps, 320, 240, 10.0)
-    return PicturePlan(bps, 640, 480, 15.0)

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, Protocol
 
 from aiortc import (
@@ -30,10 +29,10 @@ from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import red, sdp
+from edge_agent.core.allocator import Allocation, Allocator, Motion, Share
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.split import call_bps
 from edge_agent.core.turns import LEAST_LIVE_BPS, MOST_PROBE_BPS, Probe
-from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, CallPlan, LinkMemory, plan_call
+from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import IP_UDP_BYTES, egress_of
@@ -88,11 +87,13 @@ class Leg:
         self._link = link
         self._reported_at: object = None
         self._lost_up: float | None = None
-        self._plan = plan_call(link.estimate())
-        self.microphone = MicrophoneTrack(held, self._plan.up)
-        self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
-        if self._plan.pictures_up is not None:
-            hooks.bound_pictures(self._plan.pictures_up)
+        self._allocator = Allocator()
+        self._allocation = self._allocator.share(link.up, link.down, time.monotonic(), held=held)
+        self.microphone = MicrophoneTrack(held, self._allocation.up.voice)
+        pictures = _moving(self._allocation.up)
+        self.camera = CameraTrack(held, pictures, self._room_for_pictures)
+        if pictures is not None:
+            hooks.bound_pictures(pictures)
         self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
@@ -105,12 +106,12 @@ class Leg:
         )
         hooks.shorten_reports(self._connection)
         audio = self._connection.addTransceiver(self.microphone)
-        with_pictures = self._plan.pictures_up is not None
+        with_pictures = pictures is not None
         video = self._connection.addTransceiver(self.camera, direction="sendrecv" if with_pictures else "inactive")
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
         self.egress = egress_of(audio.sender)
-        self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
+        self.egress.set_rate(self._allocation.call_bps)
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
@@ -126,7 +127,7 @@ class Leg:
     def _offer(self) -> bytes:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
-        return sdp.compress(described, *_wishes(self._plan))
+        return sdp.compress(described, *_wishes(self._allocation))
 
     def _offer_again(self) -> None:
         if not self._closed and not self.is_connected:
@@ -170,8 +171,8 @@ class Leg:
         up, down = LEAST_LIVE_BPS, LEAST_LIVE_BPS
         if in_full:
             up, down = (
-                max(LEAST_LIVE_BPS, min(plan.wire_bps + CONTROL_BPS, MOST_PROBE_BPS))
-                for plan in (self._plan.up, self._plan.down)
+                max(LEAST_LIVE_BPS, min(share.voice.wire_bps + CONTROL_BPS, MOST_PROBE_BPS))
+                for share in (self._allocation.up, self._allocation.down)
             )
         return self._ice is not None and await self._ice.carries(Probe(up, down, time.monotonic()))
 
@@ -198,18 +199,18 @@ class Leg:
 
     # --- the plan
 
-    async def _plan_anew(self) -> None:
+    def _plan_anew(self) -> None:
         """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
-        plan = await asyncio.to_thread(plan_call, self._link.estimate(), self._plan.up)
-        if plan.up != self._plan.up:
-            told_anew = plan.up.wire_bps != self._plan.up.wire_bps
-            self._plan = replace(self._plan, up=plan.up)
-            self.microphone.plan = plan.up
-            if told_anew:
+        before, now = self._allocation.up.voice, time.monotonic()
+        self._allocation = self._allocator.share(self._link.up, self._link.down, now, held=self._held)
+        plan = self._allocation.up.voice
+        if plan != before:
+            self.microphone.plan = plan
+            if plan.wire_bps != before.wire_bps:
                 self._say_plan()
 
     def _say_plan(self) -> None:
-        plan = self._plan.up
+        plan = self._allocation.up.voice
         log.info(
             "voice plan call=%s leg=%d bps=%d frame_ms=%d fec=%s red=%s depth=%d distance=%d wire_bps=%d loss=%.3f",
             self.call.hex(), self.number, plan.coding.bps, plan.coding.frame_ms, plan.coding.fec,
@@ -333,7 +334,7 @@ class Leg:
             if now >= next_plan:
                 next_plan = now + PLAN_S
                 self._take_reports(report)
-                await self._plan_anew()
+                self._plan_anew()
             if now >= next_stats:
                 next_stats = now + STATS_S
                 self._send_stats(report)
@@ -388,15 +389,20 @@ def _prefer(transceiver: RTCRtpTransceiver, mime_types: tuple[str, ...]) -> None
     transceiver.setCodecPreferences([codec for name in mime_types for codec in known if codec.mimeType == name])
 
 
-def _wishes(plan: CallPlan) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
-    coding, pictures = plan.down.coding, plan.pictures_down
+def _moving(share: Share) -> PicturePlan | None:
+    return share.pictures if share.motion is Motion.MOVING else None
+
+
+def _wishes(allocation: Allocation) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
+    plan, pictures = allocation.down.voice, _moving(allocation.down)
+    coding = plan.coding
     voice = sdp.VoiceWish(
         bps=coding.bps,
         frame_ms=coding.frame_ms,
         playback_hz=coding.bandwidth.value,
         fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
         dtx=coding.dtx,
-        repeated=plan.down.red_depth > 0,
+        repeated=plan.red_depth > 0,
     )
     if pictures is None:
         return voice, None

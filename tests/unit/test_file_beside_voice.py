@@ -8,9 +8,10 @@ from collections import deque
 import pytest
 
 from edge_agent.core import wire
+from edge_agent.core.allocator import Allocator
 from edge_agent.core.outbox import Item, Outbox, SendChunk, SendMessage
 from edge_agent.core.split import messages_bps, pacing_bps, segment_bytes
-from edge_agent.core.voice import Direction, LinkEstimate, plan_call
+from edge_agent.core.voice import Direction
 from tests.linklab.path import LinkPath
 from tests.linklab.spec import LINKS
 
@@ -42,7 +43,7 @@ def voice_delays_ms(seed: int, outbox: Outbox | None, shared: bool = True) -> tu
     link = LINKS["18"].seeded(seed)
     up_bps, down_bps = (way.rate.at(0) for way in link)
     loss = link.up.loss.fraction
-    plan = plan_call(LinkEstimate(Direction(up_bps, loss), Direction(down_bps, loss))).up
+    plan = Allocator().share(Direction(up_bps, loss), Direction(down_bps, loss), 0.0).up.voice
     path = LinkPath(link.up)
     frame_ticks = plan.coding.frame_ms
     voice = bytes(round(plan.wire_bps * frame_ticks / 8000) - 4)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
-from edge_agent.core.split import call_bps
+from edge_agent.core.split import messages_bps
 from tests.linklab.path import LinkPath
 from tests.linklab.spec import LINKS
 
@@ -24,10 +24,10 @@ def voice_delays_ms(name: str, seed: int, paced: bool) -> list[float]:
     rate = link.rate.at(0)
     path = LinkPath(replace(link, jitter_s=0.0), 0.0)
     random_ = random.Random(seed)
-    pacer: Pacer[bytes] = Pacer(call_bps(rate) if paced else None, 0.0)
+    pacer: Pacer[bytes] = Pacer((rate - messages_bps(rate)) if paced else None, 0.0)
     longest = longest_packet_bytes(rate) if paced else USUAL_PACKET_BYTES
     voice_bytes = 150
-    picture_bytes = int(0.8 * (call_bps(rate) - voice_bytes * 8 / 0.06) / 8 / 5)
+    picture_bytes = int(0.8 * ((rate - messages_bps(rate)) - voice_bytes * 8 / 0.06) / 8 / 5)
     delays, sent_at, voice, picture = [], {}, 0, 0
     for tick in range(round(SECONDS / TICK_S)):
         now = tick * TICK_S

@@ -1,10 +1,10 @@
-"""How a link is split while it is not measured."""
+"""What MQTT has of a link."""
 
 from __future__ import annotations
 
 import pytest
 
-from edge_agent.core.split import call_bps, chunk_bytes, messages_bps, pacing_bps, segment_bytes
+from edge_agent.core.split import chunk_bytes, messages_bps, pacing_bps, segment_bytes
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,6 @@ def test_shares_and_segments(link: int, messages: int, segment: int | None) -> N
     assert segment_bytes(link) == segment
     headers = 52 / ((segment or 1460) + 40)
     assert messages < pacing_bps(link) / (1 - headers) < 64_000
-
-
-def test_a_call_has_the_rest() -> None:
-    assert call_bps(64_000) == 57_600
 
 
 @pytest.mark.parametrize(

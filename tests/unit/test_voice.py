@@ -13,19 +13,15 @@ from edge_agent.core.opuspacket import is_pause
 from edge_agent.core.red import parse
 from edge_agent.core.voice import (
     BETTER_BY,
-    CONTROL_BPS,
     HEADER_BYTES,
     MOST_RED_MS,
-    PICTURES_FROM_BPS,
     Bandwidth,
     Coding,
     Direction,
-    LinkEstimate,
-    LinkMemory,
     LossMeter,
     VoicePlan,
-    plan_call,
-    room_bps,
+    browser_plan,
+    kiosk_plan,
     unrepaired,
     worth,
 )
@@ -37,33 +33,26 @@ from tests.voicerows import ROWS
 WAYS = st.builds(Direction, st.floats(12_000, 2e6), st.floats(0, 0.5), st.floats(1, 6), st.booleans())
 
 
-@given(WAYS, WAYS)
-def test_what_is_planned_fits(up: Direction, down: Direction) -> None:
-    link = LinkEstimate(up, down)
-    plan = plan_call(link)
-
-    pictures = min(up.rate_bps, down.rate_bps) >= PICTURES_FROM_BPS
-    assert (plan.pictures_up is not None) == (plan.pictures_down is not None) == pictures
-    for way, voice, picture in ((up, plan.up, plan.pictures_up), (down, plan.down, plan.pictures_down)):
-        assert voice.wire_bps <= max(room_bps(way, pictures), 9_000)
-        assert voice.red_depth * voice.red_distance * voice.coding.frame_ms <= MOST_RED_MS
-        if picture is not None:
-            assert 0 < picture.bps + voice.wire_bps + CONTROL_BPS < way.rate_bps
-    assert (plan.down.red_depth, plan.down.red_distance) in ((0, 1), (1, 1))
+@given(WAYS, st.floats(0.3, 1.0))
+def test_what_is_planned_fits(way: Direction, share: float) -> None:
+    room_bps = share * way.rate_bps
+    plans = kiosk_plan(way, room_bps), browser_plan(way, room_bps)
+    for plan in plans:
+        assert plan.wire_bps <= max(room_bps, VoicePlan(Coding(6_000, 120)).wire_bps)
+        assert plan.red_depth * plan.red_distance * plan.coding.frame_ms <= MOST_RED_MS
+    assert (plans[1].red_depth, plans[1].red_distance) in ((0, 1), (1, 1))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_the_poor_links_get_what_they_can_carry(row) -> None:  # type: ignore[no-untyped-def]
-    link = row.estimate()
-    plan = plan_call(link)
+    plan = row.allocation()
 
-    assert plan.up.wire_bps <= row.up_kbps * 1000 * 0.9
-    assert (plan.pictures_up is None) == (row.up_kbps < 48)
+    assert plan.up.voice.wire_bps <= row.up_kbps * 1000 * 0.9
     if row.loss >= 0.05:
-        assert unrepaired(plan.up, link.up) <= row.loss / 4
-        assert plan.down.red_depth == 1
+        assert unrepaired(plan.up.voice, Direction(row.up_kbps * 1000, row.loss, row.mean_run)) <= row.loss / 4
+        assert plan.down.voice.red_depth == 1
     if row.up_kbps < 20:
-        assert plan.up.red_depth == 0  # RED that does not fit harms
+        assert plan.up.voice.red_depth == 0  # RED that does not fit harms
 
 
 @pytest.mark.parametrize(
@@ -100,32 +89,14 @@ def test_what_stays_unrepaired_is_what_a_lossy_path_leaves(loss: float, run: flo
 
 @given(WAYS, st.floats(0, 0.5))
 def test_a_plan_stays_unless_it_no_longer_fits_or_another_is_clearly_better(way: Direction, loss: float) -> None:
-    before = plan_call(LinkEstimate(way, way)).up
+    before = kiosk_plan(way, way.rate_bps)
     changed = Direction(way.rate_bps, loss, way.mean_run, way.measured)
-    after = plan_call(LinkEstimate(changed, changed), before).up
+    after = kiosk_plan(changed, way.rate_bps, before)
 
     if (after.red_depth, after.red_distance, after.coding.bps, after.coding.frame_ms, after.coding.fec) != (
         before.red_depth, before.red_distance, before.coding.bps, before.coding.frame_ms, before.coding.fec,
     ):  # fmt: skip
         assert worth(after, changed) >= worth(before, changed) + BETTER_BY
-
-
-def test_a_link_that_shrinks_is_obeyed_at_once() -> None:
-    rich, poor = Direction(256_000), Direction(20_000)
-    plan = plan_call(LinkEstimate(rich, rich)).up
-    assert plan_call(LinkEstimate(poor, poor), plan).up.wire_bps <= room_bps(poor, pictures=False)
-
-
-def test_losses_of_an_unmeasured_link_are_not_answered_with_more() -> None:
-    unmeasured, known = LinkMemory(), LinkMemory(1e6, 1e6)
-    calm = plan_call(unmeasured.estimate()).up
-    for meter in (unmeasured.lost_up, known.lost_up):
-        for _ in range(20):
-            meter.add(0.2)
-    lossy, measured = plan_call(unmeasured.estimate()).up, plan_call(known.estimate()).up
-
-    assert unrepaired(lossy, Direction(1e6, 0.2, 1.5)) < unrepaired(calm, Direction(1e6, 0.2, 1.5))
-    assert lossy.wire_bps <= 90_000 < measured.wire_bps
 
 
 def test_the_share_of_losses_rises_fast_and_falls_slowly() -> None:
