@@ -1,8 +1,8 @@
 """Session descriptions as they travel: only what the kit uses, in ≤ 800 bytes.
 
 Pure: text in, bytes out, and back. `compress` keeps Opus and its repetition (RED), VP8 with its retransmissions, the
-sha-256 fingerprint, a header extension and the candidates, all in one canonical order; then raw deflate with a
-dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and
+sha-256 fingerprint, a header extension, the data channels and the candidates, all in one canonical order; then raw deflate
+with a dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and
 Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical form does not.
 """
 
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from edge_agent.core import transport_cc
 from edge_agent.core.wire import MAX_SDP_BYTES
 
-FORMAT = 2  # first byte on the wire; a new dictionary is a new format
+FORMAT = 3  # first byte on the wire; a new dictionary is a new format
 MAX_TEXT_BYTES = 16 * 1024  # a browser's answer has 2 to 6 kB; more is not one, or a decompression bomb
 MAX_CANDIDATES = 40
 MAX_MEDIA = 4
 MOST_PTIME_MS = 1000
+SCTP_PORT, MAX_MESSAGE_BYTES = 5000, 65536  # of data channels (RFC 8841): of no other port, and no longer ones
 
 # What a payload type may be. RFC 7587 (Opus), RFC 2198 (RED), RFC 7741 (VP8), RFC 4588 (retransmission).
 _CODECS = {"audio": ("opus/48000/2", "red/48000/2"), "video": ("VP8/90000", "rtx/90000")}
@@ -36,6 +37,7 @@ _CNAME = "k"
 _STREAMS = {"audio": "k", "video": "p"}
 
 _M_LINE = re.compile(r"m=(audio|video) (\d{1,5}) UDP/TLS/RTP/SAVPF (\d{1,3}(?: \d{1,3})*)")
+_DATA_LINE = re.compile(r"m=(application) (\d{1,5}) UDP/DTLS/SCTP webrtc-datachannel")
 _MID = re.compile(r"[A-Za-z0-9]{1,16}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,32}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,64}")
@@ -137,7 +139,10 @@ def compress(sdp: str, voice: VoiceWish | None = None, pictures: PictureWish | N
 def decompress(data: bytes) -> str:
     """The canonical SDP. Raises SdpError."""
     if not data or data[0] != FORMAT:
-        raise SdpError("a session description of an unknown format")
+        raise SdpError(
+            f"a session description of format {data[0] if data else 'none'}, known here is {FORMAT}: kiosk and hub are of "
+            "different versions, bring the older one up to date"
+        )
     if len(data) > MAX_SDP_BYTES:
         raise SdpError(f"a session description of {len(data)} bytes")
     inflater = zlib.decompressobj(-15, zdict=_DICTIONARY)
@@ -196,18 +201,23 @@ def _parse(sdp: str) -> tuple[_Transport, list[_Media]]:
             raise SdpError(f"a session description without {name}")
     for index, section in enumerate(media):
         section.mid = section.mid or str(index)
-        _keep_known_codecs(section)
+        if section.kind != "application":
+            _keep_known_codecs(section)
     if len({section.mid for section in media}) != len(media):
         raise SdpError("two media sections with one mid")
+    if sum(section.kind == "application" for section in media) > 1:
+        raise SdpError("two media sections for data channels")
     return transport, media
 
 
 def _parse_m_line(line: str) -> _Media:
-    match = _M_LINE.fullmatch(line.strip())
+    match = _M_LINE.fullmatch(line.strip()) or _DATA_LINE.fullmatch(line.strip())
     if match is None:
         raise SdpError(f"a media section that is not used here: {line[:60]!r}")
     if int(match[2]) == 0:
         raise SdpError(f"a session description that refuses {match[1]}")
+    if match.re is _DATA_LINE:
+        return _Media("application", [])
     return _Media(match[1], [_number(text, 127) for text in match[3].split()])
 
 
@@ -252,6 +262,14 @@ def _canonical(transport: _Transport, media: list[_Media]) -> str:
 
 
 def _media_lines(media: _Media) -> list[str]:
+    if media.kind == "application":
+        return [
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+            "c=IN IP4 0.0.0.0",
+            f"a=mid:{media.mid}",
+            f"a=sctp-port:{SCTP_PORT}",
+            f"a=max-message-size:{MAX_MESSAGE_BYTES}",
+        ]
     lines = [
         f"m={media.kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(map(str, media.payload_types)),
         "c=IN IP4 0.0.0.0",
@@ -382,6 +400,11 @@ def _read_ptime(media: _Media, value: str) -> None:
     media.ptime_ms["ptime"] = _number(value.strip(), MOST_PTIME_MS)
 
 
+def _read_sctp_port(media: _Media, value: str) -> None:
+    if _number(value.strip(), 65535) != SCTP_PORT:
+        raise SdpError(f"data channels on SCTP port {value.strip()}, {SCTP_PORT} is in use here")
+
+
 def _read_maxptime(media: _Media, value: str) -> None:
     media.ptime_ms["maxptime"] = _number(value.strip(), MOST_PTIME_MS)
 
@@ -413,6 +436,7 @@ _MEDIA_ATTRIBUTES: dict[str, Callable[[_Media, str], None]] = {
     "fmtp": _read_fmtp,
     "ptime": _read_ptime,
     "maxptime": _read_maxptime,
+    "sctp-port": _read_sctp_port,
     "ssrc": _read_ssrc,
     "ssrc-group": _read_ssrc_group,
 }
@@ -447,8 +471,9 @@ _DICTIONARY = "\r\n".join(
         "a=recvonly", "a=sendonly", "a=inactive", " tcptype passive", " 1 tcp 1518280447 ",
         "a=candidate:3 1 udp 1694498815 ", "a=candidate:3 1 udp 1677729535 ", "a=candidate:4 1 udp 16777215 ",
         " typ srflx raddr 0.0.0.0 rport 0", " typ relay raddr 0.0.0.0 rport 0",
-        "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1", "a=msid-semantic:WMS *",
-        "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
+        "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1 2", "a=msid-semantic:WMS *",
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0", "a=mid:2", f"a=sctp-port:{SCTP_PORT}",
+        f"a=max-message-size:{MAX_MESSAGE_BYTES}", "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
         f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:97 transport-cc",
         "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-max-bitrate=", ";x-google-start-bitrate=",
         "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",

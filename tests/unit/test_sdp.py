@@ -147,6 +147,42 @@ def test_a_browsers_answer_keeps_what_the_kit_uses() -> None:
     ]
 
 
+DATA = f"""m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=ice-ufrag:wYJP
+a=ice-pwd:TGNJHoZDbEWTqBdXZ8zW/Ttu
+a=ice-options:trickle
+a=fingerprint:sha-256 {FINGERPRINT}
+a=setup:active
+a=mid:2
+a=sctp-port:5000
+a=max-message-size:262144
+"""
+WITH_DATA = CHROMIUM_ANSWER.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + DATA
+
+
+def test_data_channels_travel() -> None:
+    data = sdp.compress(WITH_DATA)
+    lines = sdp.decompress(data).splitlines()
+    assert len(data) < len(sdp.compress(CHROMIUM_ANSWER)) + 20, "it grew: look at the dictionary"
+    at = lines.index("m=application 9 UDP/DTLS/SCTP webrtc-datachannel")
+    assert lines[at + 2 : at + 5] == ["a=mid:2", "a=sctp-port:5000", "a=max-message-size:65536"]
+    assert "a=ice-ufrag:wYJP" in lines[at:]
+    for found, put, said in (
+        ("sctp-port:5000", "sctp-port:5001", "port 5001"),
+        ("application 9", "application 0", "refuses application"),
+    ):
+        with pytest.raises(sdp.SdpError, match=said):
+            sdp.compress(WITH_DATA.replace(found, put))
+    with pytest.raises(sdp.SdpError, match="two media sections for data"):
+        sdp.compress(WITH_DATA + DATA.replace("mid:2", "mid:3"))
+
+
+def test_another_format_is_told_of_as_another_version() -> None:
+    with pytest.raises(sdp.SdpError, match="format 2, known here is 3: kiosk and hub are of different versions"):
+        sdp.decompress(b"\x02" + sdp.compress(CHROMIUM_ANSWER)[1:])
+
+
 WITH_RED = CHROMIUM_ANSWER.replace("SAVPF 96", "SAVPF 96 110").replace(
     "a=rtpmap:96 opus", "a=rtpmap:110 red/48000/2\na=fmtp:110 96/96\na=rtpmap:96 opus"
 )
@@ -247,7 +283,7 @@ def test_the_least_useful_candidates_go_when_all_do_not_fit() -> None:
         ("a=ice-pwd:TGNJHoZDbEWTqBdXZ8zW/Ttu", "a=ice-pwd:short", "ice-pwd"),
         ("a=setup:active", "a=setup:holdconn", "setup"),
         ("m=video 9", "m=video 0", "refuses video"),
-        ("m=video 9 UDP/TLS/RTP/SAVPF", "m=application 9 UDP/DTLS/SCTP", "not used here"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF", "m=text 9 UDP/TLS/RTP/SAVPF", "not used here"),
         ("a=rtpmap:97 VP8", "a=rtpmap:97 VP9", "without VP8"),
         ("a=mid:1", "a=mid:0", "one mid"),
         ("a=ssrc:2231627014", "a=ssrc:99999999999", "number"),
@@ -267,7 +303,7 @@ def deflated(text: bytes, dictionary: bytes = sdp._DICTIONARY) -> bytes:
     "data",
     [
         b"",
-        b"\x03" + sdp.compress(CHROMIUM_ANSWER)[1:],
+        b"\x04" + sdp.compress(CHROMIUM_ANSWER)[1:],
         sdp.compress(CHROMIUM_ANSWER)[:-1],
         sdp.compress(CHROMIUM_ANSWER) + b"\x00",
         deflated(b"a" * 500_000),  # a bomb: half a megabyte in less than 800 bytes
@@ -293,7 +329,7 @@ def test_any_bytes_raise_sdp_error_or_are_canonical(data: bytes) -> None:
         assert sdp.decompress(sdp.compress(text)) == text
 
 
-@given(st.lists(st.sampled_from(WITH_RED.splitlines() + FIREFOX_ANSWER.splitlines()), max_size=80), st.data())
+@given(st.lists(st.sampled_from(WITH_RED.splitlines() + FIREFOX_ANSWER.splitlines() + DATA.splitlines()), max_size=80), st.data())
 def test_any_mixture_of_lines_is_refused_or_comes_back_the_same(lines: list[str], data: st.DataObject) -> None:
     whole = CHROMIUM_ANSWER.splitlines()
     for line in lines[:6]:
