@@ -91,8 +91,6 @@ class Leg:
         self._plan = plan_call(link.estimate())
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
-        if self._plan.pictures_up is not None:
-            hooks.bound_pictures(self._plan.pictures_up)
         self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
@@ -113,6 +111,7 @@ class Leg:
         self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
+        hooks.on_key_frame_request(video.sender, self.camera.want_key_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
         self._connection.on("connectionstatechange", self._state_changed)
 
@@ -157,6 +156,7 @@ class Leg:
             return
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = False
         self.egress.rest(False)
+        self.camera.want_key_picture()
         self.want_key_frame()
 
     def rest(self) -> None:
@@ -186,9 +186,9 @@ class Leg:
         sound = self._sound.counts
         log.info(
             "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_recovered=%d sound_starvations=%d "
-            "pictures_received=%d",
+            "pictures_received=%d pictures_sent=%d key_pictures_sent=%d",
             self.call.hex(), self.number, sound.lost, sound.late, sound.red_recovered + sound.fec_recovered,
-            sound.starvations, self._pictures_received,
+            sound.starvations, self._pictures_received, self.camera.pictures_sent, self.camera.key_pictures_sent,
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()
