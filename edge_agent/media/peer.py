@@ -90,10 +90,7 @@ class Leg:
         self._allocator = Allocator()
         self._allocation = self._allocator.share(link.up, link.down, time.monotonic(), held=held)
         self.microphone = MicrophoneTrack(held, self._allocation.up.voice)
-        pictures = _moving(self._allocation.up)
-        self.camera = CameraTrack(held, pictures, self._room_for_pictures)
-        if pictures is not None:
-            hooks.bound_pictures(pictures)
+        self.camera = CameraTrack(held, self._allocation.up.pictures, self._room_for_pictures)
         self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
@@ -106,7 +103,7 @@ class Leg:
         )
         hooks.shorten_reports(self._connection)
         audio = self._connection.addTransceiver(self.microphone)
-        with_pictures = pictures is not None
+        with_pictures = self._allocation.up.pictures is not None
         video = self._connection.addTransceiver(self.camera, direction="sendrecv" if with_pictures else "inactive")
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
@@ -114,6 +111,7 @@ class Leg:
         self.egress.set_rate(self._allocation.call_bps)
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
+        hooks.on_key_frame_request(video.sender, self.camera.want_key_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
         self._connection.on("connectionstatechange", self._state_changed)
 
@@ -158,6 +156,7 @@ class Leg:
             return
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = False
         self.egress.rest(False)
+        self.camera.want_key_picture()
         self.want_key_frame()
 
     def rest(self) -> None:
@@ -187,9 +186,9 @@ class Leg:
         sound = self._sound.counts
         log.info(
             "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_recovered=%d sound_starvations=%d "
-            "pictures_received=%d",
+            "pictures_received=%d pictures_sent=%d key_pictures_sent=%d",
             self.call.hex(), self.number, sound.lost, sound.late, sound.red_recovered + sound.fec_recovered,
-            sound.starvations, self._pictures_received,
+            sound.starvations, self._pictures_received, self.camera.pictures_sent, self.camera.key_pictures_sent,
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()

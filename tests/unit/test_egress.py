@@ -6,14 +6,16 @@ import asyncio
 import time
 from typing import Any
 
-import aiortc.codecs.vpx
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpRrPacket, RtpPacket
+from av.packet import Packet
 
 from edge_agent.core import transport_cc
 from edge_agent.core.pacer import Kind
 from edge_agent.core.transport_cc import Arrivals
+from edge_agent.media import hooks
 from edge_agent.media.egress import EXTENSION_ID, SPARING_S, Egress
 
 VOICE, PICTURES, AGAIN = 1, 2, 3
@@ -192,11 +194,13 @@ async def test_there_is_room_when_the_link_is_done_with_the_pictures_before(benc
 
 async def test_the_packetizer_is_told_how_long_packets_may_be(bench: Bench) -> None:
     bench.egress.set_rate(64_000)
-    payloads = aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1)
+    packer, picture = hooks._PicturePacker(), Packet(bytes(3000))
+    picture.pts, picture.time_base = 0, VIDEO_TIME_BASE
+    payloads, _ = packer.pack(picture)
     await bench.egress.send_rtp(rtp(PICTURES, 1, max(payloads, key=len)))
     assert bench.egress.pacer.sent_bytes[Kind.PICTURE] <= 480
     bench.egress.set_rate(None)
-    assert max(map(len, aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1))) > 1200
+    assert max(map(len, packer.pack(picture)[0])) > 900
 
 
 async def test_goodbyes_leave_when_it_closes(bench: Bench) -> None:
