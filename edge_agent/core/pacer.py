@@ -76,6 +76,7 @@ class Pacer(Generic[Packet]):
         self.dropped: Counter[Kind] = Counter()
         self.wants_key_picture = False  # pictures that others are built on were dropped: only a key picture helps
         self._rate_bps = rate_bps
+        self._is_held = False
         self._debt_bits = 0.0  # what the link is still busy with
         self._at = now
         self._others: dict[Kind, deque[_Waiting[Packet]]] = {
@@ -92,6 +93,10 @@ class Pacer(Generic[Packet]):
         self._drain(now)
         self._rate_bps = rate_bps
         self._bound_debt()
+
+    def hold(self, held: bool) -> None:
+        """Nothing but voice and RTCP leaves while enough is under way: the estimator's `has_room`."""
+        self._is_held = held
 
     def put(self, packet: Packet, kind: Kind, size_bytes: int, now: float) -> list[Packet]:
         """Not for pictures. What is dropped for it."""
@@ -128,6 +133,8 @@ class Pacer(Generic[Packet]):
         if self._debt_bits > DONE_BITS:
             return None
         for kind in Kind:
+            if self._is_held and kind > Kind.RTCP:
+                return None
             if (found := self._first(kind, now)) is not None:
                 return self._gone(kind, found)
         return None
@@ -136,7 +143,10 @@ class Pacer(Generic[Packet]):
         """When `take` gives something without anything new having been put in."""
         if self._others[Kind.VOICE]:
             return now
-        if not any(self._others.values()) and self.picture_packets == 0:
+        waits = any(self._others.values()) or self.picture_packets
+        if self._is_held:
+            waits = self._others[Kind.RTCP]
+        if not waits:
             return None
         self._drain(now)
         return now if self._rate_bps is None else now + max(0.0, self._debt_bits) / self._rate_bps
