@@ -28,9 +28,6 @@ from edge_agent.core.voice import (
     kiosk_plan,
 )
 
-RELAY_BYTES = 4  # a TURN channel's header, on what goes through one
-IPV6_BYTES = 20  # more than IPv4's
-
 PICTURE_HEADER_BYTES = HEADER_BYTES + 4  # VP8's own
 PICTURES_CONTROL_BPS = 3_000  # beside CONTROL_BPS: reports on more packets, and on two streams
 PICTURES_AGAIN = 0.04  # of their room is for what was lost of them, and as much as is lost
@@ -89,6 +86,7 @@ class Share:
     rate_bps: float  # of the whole link
     voice: VoicePlan
     pictures: PicturePlan | None
+    pictures_wire_bps: float = 0.0  # with headers and what is sent again
     reason: str = ""  # why there is not more: "", "thin", "lossy", "careful" (a step was taken back) or "guessed"
 
     @property
@@ -155,7 +153,9 @@ class _Way:
         self._choose_form(way, now, settling)
         form = FORMS[self._form - 1] if self._form else None
         voice = self._choose_voice(way, now, settling, form.motion if form else Motion.NONE)
-        return Share(way.rate_bps, voice, self._plan(form, way, voice), self._why(way, now))
+        pictures = self._plan(form, way, voice)
+        wire_bps = _wire_bps(pictures.bps, way.rate_bps, way.loss) if pictures else 0.0
+        return Share(way.rate_bps, voice, pictures, wire_bps, self._why(way, now))
 
     def _least_of(self, window_s: float, now: float) -> float:
         return min(bps for at, bps in self._rates if now - at <= window_s)

@@ -35,11 +35,12 @@ class Kind(IntEnum):
 
     VOICE = 0
     RTCP = 1
-    REDUNDANCY = 2  # a second copy of voice that is a packet of its own
-    PICTURE = 3  # what later pictures are built on
-    RETRANSMISSION = 4
-    UPPER = 5  # a picture that no other is built on
-    DATA = 6
+    CONTROL = 2  # short data: what the far end is told of how to send, and what belongs to that
+    REDUNDANCY = 3  # a second copy of voice that is a packet of its own
+    PICTURE = 4  # what later pictures are built on
+    RETRANSMISSION = 5
+    UPPER = 6  # a picture that no other is built on
+    DATA = 7
 
 
 Packet = TypeVar("Packet")
@@ -95,7 +96,7 @@ class Pacer(Generic[Packet]):
         self._bound_debt()
 
     def hold(self, held: bool) -> None:
-        """Nothing but voice and RTCP leaves while enough is under way: the estimator's `has_room`."""
+        """Nothing but voice, RTCP and control leaves while enough is under way: the estimator's `has_room`."""
         self._is_held = held
 
     def put(self, packet: Packet, kind: Kind, size_bytes: int, now: float) -> list[Packet]:
@@ -133,7 +134,7 @@ class Pacer(Generic[Packet]):
         if self._debt_bits > DONE_BITS:
             return None
         for kind in Kind:
-            if self._is_held and kind > Kind.RTCP:
+            if self._is_held and kind > Kind.CONTROL:
                 return None
             if (found := self._first(kind, now)) is not None:
                 return self._gone(kind, found)
@@ -145,7 +146,7 @@ class Pacer(Generic[Packet]):
             return now
         waits = any(self._others.values()) or self.picture_packets
         if self._is_held:
-            waits = self._others[Kind.RTCP]
+            waits = self._others[Kind.RTCP] or self._others[Kind.CONTROL]
         if not waits:
             return None
         self._drain(now)
@@ -162,7 +163,7 @@ class Pacer(Generic[Packet]):
             return 0.0
         self._drain(now)
         before = self._picture_bytes()
-        for kind in (Kind.RTCP, Kind.REDUNDANCY, Kind.RETRANSMISSION):
+        for kind in (Kind.RTCP, Kind.CONTROL, Kind.REDUNDANCY, Kind.RETRANSMISSION):
             before += sum(entry.size_bytes for entry in self._others[kind])
         return max(0.0, self._debt_bits + 8 * before) / self._rate_bps
 

@@ -1,9 +1,9 @@
 """Session descriptions as they travel: only what the kit uses, in ≤ 800 bytes.
 
 Pure: text in, bytes out, and back. `compress` keeps Opus and its repetition (RED), VP8 with its retransmissions, the
-sha-256 fingerprint, a header extension, the data channels and the candidates, all in one canonical order; then raw deflate
-with a dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc, Chromium and
-Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical form does not.
+sha-256 fingerprint, a header extension, the data channels and the candidates, all in one canonical order; then raw
+deflate with a dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc,
+Chromium and Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical form does not.
 """
 
 from __future__ import annotations
@@ -66,12 +66,6 @@ class VoiceWish:
 
 
 @dataclass(frozen=True)
-class PictureWish:
-    start_kbps: int
-    most_kbps: int
-
-
-@dataclass(frozen=True)
 class _Candidate:
     foundation: str
     transport: str
@@ -113,19 +107,17 @@ class _Transport:
     candidates: list[_Candidate] = field(default_factory=list)
 
 
-def compress(sdp: str, voice: VoiceWish | None = None, pictures: PictureWish | None = None) -> bytes:
+def compress(sdp: str, voice: VoiceWish | None = None, pictures_start_kbps: int | None = None) -> bytes:
     """At most MAX_SDP_BYTES; the least useful candidates go first where all do not fit. Raises SdpError.
 
-    `voice` and `pictures` go into the description: they ask the far end to send so.
+    `voice` and `pictures_start_kbps` go into the description: they ask the far end to send so.
     """
     transport, media = _parse(sdp)
     for section in media:
         if section.kind == "audio" and voice is not None:
             _ask_for_voice(section, voice)
-        elif section.kind == "video" and pictures is not None:
-            section.fmtp[_main(section)] = (
-                f"x-google-max-bitrate={pictures.most_kbps};x-google-start-bitrate={pictures.start_kbps}"
-            )
+        elif section.kind == "video" and pictures_start_kbps is not None:
+            section.fmtp[_main(section)] = f"x-google-start-bitrate={pictures_start_kbps}"
     while True:
         deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
         data = bytes([FORMAT]) + deflater.compress(_canonical(transport, media).encode()) + deflater.flush()
@@ -140,8 +132,8 @@ def decompress(data: bytes) -> str:
     """The canonical SDP. Raises SdpError."""
     if not data or data[0] != FORMAT:
         raise SdpError(
-            f"a session description of format {data[0] if data else 'none'}, known here is {FORMAT}: kiosk and hub are of "
-            "different versions, bring the older one up to date"
+            f"a session description of format {data[0] if data else 'none'}, known here is {FORMAT}: kiosk and hub are "
+            "of different versions, bring the older one up to date"
         )
     if len(data) > MAX_SDP_BYTES:
         raise SdpError(f"a session description of {len(data)} bytes")
@@ -473,9 +465,10 @@ _DICTIONARY = "\r\n".join(
         " typ srflx raddr 0.0.0.0 rport 0", " typ relay raddr 0.0.0.0 rport 0",
         "v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1 2", "a=msid-semantic:WMS *",
         "m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0", "a=mid:2", f"a=sctp-port:{SCTP_PORT}",
-        f"a=max-message-size:{MAX_MESSAGE_BYTES}", "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
+        f"a=max-message-size:{MAX_MESSAGE_BYTES}",
+        "m=video 9 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 0.0.0.0", "a=sendrecv", "a=mid:1", "a=rtcp-mux",
         f"a=extmap:3 {transport_cc.URI}", "a=rtcp-fb:97 transport-cc",
-        "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-max-bitrate=", ";x-google-start-bitrate=",
+        "a=rtpmap:97 VP8/90000", "a=fmtp:97 x-google-start-bitrate=",
         "a=rtcp-fb:97 goog-remb", "a=rtcp-fb:97 nack", "a=rtcp-fb:97 nack pli",
         "a=rtpmap:98 rtx/90000", "a=fmtp:98 apt=97", "a=msid:p video", "a=ssrc-group:FID ",
         "m=audio 9 UDP/TLS/RTP/SAVPF 96 110", "m=audio 9 UDP/TLS/RTP/SAVPF 110 96", "c=IN IP4 0.0.0.0", "a=sendrecv",

@@ -51,10 +51,8 @@ FEC_WORTH = 0.6  # of a repeated frame's
 FEC_SHARE = 0.8  # of the rate is left for the frame itself
 BETTER_BY = 0.1  # than the plan in use, or there is no change
 
-UNKNOWN_BPS = 1_000_000.0  # until a link is measured, it is taken for a good one
 RISING, FALLING = 0.5, 0.1  # of a new report of losses
 MOST_LOST = 3_000  # packets between two reports; more is a far end that has begun to count anew (RFC 3550, A.1)
-USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
 
 class Bandwidth(enum.Enum):
@@ -131,26 +129,16 @@ class LossMeter:
 
 
 class LinkMemory:
-    """What is known of the kiosk's link: its rates by the configuration, its losses by the calls that went over it."""
+    """What is known of the kiosk's link before a call: what its configuration tells, and what the calls over it have
+    learnt. Rates in bit/s of the wire, None where nobody knows."""
 
-    def __init__(self, up_bps: float | None = None, down_bps: float | None = None) -> None:
+    def __init__(self, told_up_bps: float | None = None, told_down_bps: float | None = None) -> None:
+        self.told_up_bps, self.told_down_bps = told_up_bps, told_down_bps
+        self.learnt_up_bps: float | None = None
         self.lost_up, self.lost_down = LossMeter(), LossMeter()
-        self._up_bps, self._down_bps = up_bps, down_bps
 
     def forget_losses(self) -> None:
         self.lost_up.share = self.lost_down.share = 0.0
-
-    @property
-    def up(self) -> Direction:
-        return _direction(self._up_bps, self.lost_up)
-
-    @property
-    def down(self) -> Direction:
-        return _direction(self._down_bps, self.lost_down)
-
-
-def _direction(bps: float | None, lost: LossMeter) -> Direction:
-    return Direction(bps or UNKNOWN_BPS, lost.share, USUAL_RUN, measured=bps is not None)
 
 
 @dataclass(frozen=True)

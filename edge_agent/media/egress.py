@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiortc.codecs
 import aiortc.codecs.vpx
@@ -40,6 +40,9 @@ NUMBER_BYTES = 8  # the header extension with the transport-cc number
 SRTP_TAG_BYTES, SRTCP_TAG_BYTES = 10, 14  # AES128_CM_SHA1_80
 RTX_BYTES = 2
 DTLS_BYTES = 37
+CONTROL_BYTES = 300  # a longer packet of a data channel has a file in it
+MOST_PADDING_BYTES = 240  # RFC 3550: its length is told in one byte
+LEAST_TRAIN = 3  # packets
 
 EXTENSION_ID = 3
 
@@ -62,7 +65,18 @@ MOST_SOURCES = 8  # a far end has three; reports tell of each, and 31 is all tha
 MOST_JITTER = 2**32 - 1  # that a report can tell
 _SPOILT = (struct.error, ValueError, LookupError)  # what aiortc raises for packets that are not what they say
 
-FatesListener = Callable[[Sequence[Fate]], None]
+
+class LinkListener(Protocol):
+    """Learns what the link carries from what leaves, and bounds how much is under way."""
+
+    def left(self, size_bytes: int, now: float) -> None:
+        """Every packet, with all its headers."""
+
+    def told(self, fates: Sequence[Fate], now: float) -> None:
+        """Which of the numbered ones arrived, and when."""
+
+    def has_room(self, now: float) -> bool:
+        """For more than voice and control."""
 
 
 def install() -> None:
@@ -165,7 +179,8 @@ class Egress:
     def __init__(
         self, send: Callable[[bytes], Awaitable[None]], send_encrypted: Callable[[bytes], Awaitable[None]]
     ) -> None:
-        self.listener: FatesListener | None = None  # told which packets arrived, and when
+        self.listener: LinkListener | None = None
+        self.extra_bytes = 0  # of each packet's headers, beside those of IPv4 and UDP: a relay's, IPv6's
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
@@ -226,14 +241,52 @@ class Egress:
         if self._rests and not self._leaves(data, is_rtcp, now):
             return
         if is_rtcp:
-            self.pacer.put(data, Kind.RTCP, len(data) + SRTCP_TAG_BYTES + IP_UDP_BYTES, now)
+            self.pacer.put(data, Kind.RTCP, self._size(Kind.RTCP, data), now)
         else:
             self._put_rtp(data, now)
         await self._let_go()
 
     async def send_data(self, data: bytes) -> None:
-        self.pacer.put(data, Kind.DATA, len(data) + DTLS_BYTES + IP_UDP_BYTES, time.monotonic())
+        kind = Kind.CONTROL if len(data) <= CONTROL_BYTES else Kind.DATA
+        self.pacer.put(data, kind, self._size(kind, data), time.monotonic())
         await self._let_go()
+
+    async def send_train(self, size_bytes: int) -> int:
+        """Packets of padding one after another, unpaced, so that their arrival tells what the link carries. Returns how
+        many bytes leave, 0 where the far end has no use for such."""
+        stream = next(
+            (each for each in self._streams.values() if each.is_retransmission and each.kind == "video"), None
+        )
+        payload_type = stream and stream.sender._RTCRtpSender__rtx_payload_type
+        if stream is None or payload_type is None or self._extension_id is None or self._rests:
+            return 0
+        around = self._around_rtp_bytes + RTP_BYTES
+        count = max(LEAST_TRAIN, -(-size_bytes // (around + MOST_PADDING_BYTES)))
+        padding = max(1, min(MOST_PADDING_BYTES, -(-size_bytes // count) - around))
+        for _ in range(count):
+            seq = stream.sender._RTCRtpSender__rtx_sequence_number
+            stream.sender._RTCRtpSender__rtx_sequence_number = (seq + 1) & 0xFFFF
+            header = bytes([0xA0, payload_type]) + seq.to_bytes(2, "big") + bytes(4)
+            packet = header + stream.sender._rtx_ssrc.to_bytes(4, "big") + bytes(padding - 1) + bytes([padding])
+            await self._send(self._numbered(packet, always=True))
+            self._has_left(padding + around)
+        return count * (padding + around)
+
+    @property
+    def _around_rtp_bytes(self) -> int:
+        return NUMBER_BYTES + SRTP_TAG_BYTES + IP_UDP_BYTES + self.extra_bytes
+
+    def _size(self, kind: Kind, data: bytes) -> int:
+        """On the wire."""
+        if kind is Kind.RTCP:
+            return len(data) + SRTCP_TAG_BYTES + IP_UDP_BYTES + self.extra_bytes
+        if kind in (Kind.CONTROL, Kind.DATA):
+            return len(data) + DTLS_BYTES + IP_UDP_BYTES + self.extra_bytes
+        return len(data) + self._around_rtp_bytes
+
+    def _has_left(self, size_bytes: int) -> None:
+        if self.listener is not None:
+            self.listener.left(size_bytes, time.monotonic())
 
     async def close(self) -> None:
         """Reports and goodbyes still leave, at once."""
@@ -247,11 +300,11 @@ class Egress:
                     await self._send(taken[1])
 
     def _put_rtp(self, data: bytes, now: float) -> None:
-        size = len(data) + NUMBER_BYTES + SRTP_TAG_BYTES + IP_UDP_BYTES
+        size = self._size(Kind.VOICE, data)
         seq = int.from_bytes(data[2:4], "big")
         stream = self._streams.get(int.from_bytes(data[8:12], "big"))
         if stream is None:
-            self.pacer.put(data, Kind.DATA, size, now)
+            return  # of no sender of ours
         elif stream.is_retransmission:
             self._put_retransmission(data, size, now)
         elif stream.kind == "audio":
@@ -280,31 +333,39 @@ class Egress:
             del self._retransmitted[next(iter(self._retransmitted))]
         self.pacer.put(data, Kind.RETRANSMISSION, size, now)
 
+    def _take(self) -> tuple[Kind, bytes] | None:
+        now = time.monotonic()
+        if self.listener is not None:
+            self.pacer.hold(not self.listener.has_room(now))
+        return self.pacer.take(now)
+
     async def _let_go(self) -> None:
         """What may leave now leaves; the pump sees to the rest."""
-        while (taken := self.pacer.take(time.monotonic())) is not None:
+        while (taken := self._take()) is not None:
             await self._out(*taken)
         if self.pacer.next_time(time.monotonic()) is not None:
             self._wake()
 
     async def _out(self, kind: Kind, data: bytes) -> None:
+        self._has_left(self._size(kind, data))
         with suppress(ConnectionError):  # between two packets the leg may have closed
-            if kind is Kind.DATA:
+            if kind in (Kind.CONTROL, Kind.DATA):
                 await self._send_encrypted(data)
             elif kind is Kind.RTCP:
                 await self._send(data)
             else:
                 await self._send(self._numbered(data))
 
-    def _numbered(self, data: bytes) -> bytes:
+    def _numbered(self, data: bytes, always: bool = False) -> bytes:
         if self._extension_id is None or self._rests:
             return data
         now = time.monotonic()
         rate_bps = self.pacer.rate_bps
-        if rate_bps is not None and rate_bps < SPARING_BELOW_BPS and now - self._numbered_at < SPARING_S:
+        sparing = rate_bps is not None and rate_bps < SPARING_BELOW_BPS and not always
+        if sparing and now - self._numbered_at < SPARING_S:
             return data
         self._numbered_at = now
-        size = len(data) + NUMBER_BYTES + SRTP_TAG_BYTES + IP_UDP_BYTES
+        size = len(data) + self._around_rtp_bytes
         return transport_cc.numbered(data, self._extension_id, self._departures.left(size, now))
 
     def _wake(self) -> None:
@@ -319,7 +380,7 @@ class Egress:
             if self._report_at is not None and now >= self._report_at:
                 self._report_at = None
                 self._put_reports(now)
-            while (taken := self.pacer.take(time.monotonic())) is not None:
+            while (taken := self._take()) is not None:
                 await self._out(*taken)
             now = time.monotonic()
             times = [at for at in (self.pacer.next_time(now), self._report_at) if at is not None]
@@ -338,7 +399,8 @@ class Egress:
             except ValueError:
                 continue  # garbage
             if fates and self.listener is not None:
-                self.listener(fates)
+                self.listener.told(fates, time.monotonic())
+                self._wake()  # there may be room now
         return rest
 
     def rtp_came(self, data: bytes) -> None:
@@ -364,7 +426,7 @@ class Egress:
         own_ssrc = next(iter(self._streams), 0)
         while (fci := self._arrivals.report()) is not None:
             report = transport_cc.packet_of(fci, own_ssrc, self._media_ssrc)
-            self.pacer.put(report, Kind.RTCP, len(report) + SRTCP_TAG_BYTES + IP_UDP_BYTES, now)
+            self.pacer.put(report, Kind.RTCP, self._size(Kind.RTCP, report), now)
 
 
 def _payload_at(data: bytes) -> int:

@@ -20,7 +20,7 @@ from aiortc.codecs.vpx import VpxPayloadDescriptor
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import VIDEO_TIME_BASE, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, RtpPacket, pack_remb_fci
 from av.frame import Frame
 from av.packet import Packet
 
@@ -80,6 +80,14 @@ def red_payload_types(receiver: RTCRtpReceiver) -> set[int]:
 async def request_key_frame(receiver: RTCRtpReceiver, ssrc: int) -> None:
     """Send a PLI. aiortc sends them by itself only for losses that its own buffer sees."""
     await receiver._send_rtcp_pli(ssrc)
+
+
+async def limit_far_end(receiver: RTCRtpReceiver, bps: int) -> None:
+    """Send a REMB (draft-alvestrand-rmcat-remb-03): all that the far end sends is to keep within it."""
+    own_ssrc = receiver._RTCRtpReceiver__rtcp_ssrc  # type: ignore[attr-defined]
+    if own_ssrc is not None:
+        fci = pack_remb_fci(bps, [0])
+        await receiver._send_rtcp(RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=own_ssrc, media_ssrc=0, fci=fci))
 
 
 def _get_encoder(codec: RTCRtpCodecParameters) -> Encoder:

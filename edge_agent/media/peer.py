@@ -29,13 +29,15 @@ from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import red, sdp
-from edge_agent.core.allocator import Allocation, Allocator, Motion, Share
+from edge_agent.core.allocator import Motion
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.turns import LEAST_LIVE_BPS, MOST_PROBE_BPS, Probe
-from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, LinkMemory, PicturePlan
+from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, Steering, voice_wish
+from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
+from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import IP_UDP_BYTES, egress_of
+from edge_agent.media.linkshare import LinkShare
 from edge_agent.media.pictures import EncodedPicture, PictureAssembler
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
@@ -46,8 +48,9 @@ DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S = 0.5  # at most one PLI in this time
 WATCH_S = 0.25
 STATS_S = 1.0
-PLAN_S = 2.0
-START_PICTURES_BPS = 300_000  # as browsers begin by themselves
+SHARE_S = 0.1
+CEILING_S, CEILING_BY = 5.0, 0.05  # a REMB so often, and when it has changed by so much
+LEAST_START_KBPS, MOST_START_KBPS = 30, 300  # of all that a browser sends; with the latter it begins by itself
 
 _CODECS = {"audio": ("audio/red", "audio/opus"), "video": ("video/VP8", "video/rtx")}
 
@@ -84,11 +87,14 @@ class Leg:
         self._heard = self._seen = False
         self._ice: ice.Connection | None = None
 
-        self._link = link
+        self._memory = link
         self._reported_at: object = None
         self._lost_up: float | None = None
-        self._allocator = Allocator()
-        self._allocation = self._allocator.share(link.up, link.down, time.monotonic(), held=held)
+        now = time.monotonic()
+        self._link = LinkShare(link, now, held)
+        self._allocation = self._link.allocation
+        self._steering = Steering(self._allocation.down.voice, now)
+        self._ceiling_bps, self._ceiling_at = 0, 0.0
         self.microphone = MicrophoneTrack(held, self._allocation.up.voice)
         self.camera = CameraTrack(held, self._allocation.up.pictures, self._room_for_pictures)
         self._sound = PlayoutBuffer(opus.open_decoder())
@@ -103,11 +109,13 @@ class Leg:
         )
         hooks.shorten_reports(self._connection)
         audio = self._connection.addTransceiver(self.microphone)
-        with_pictures = self._allocation.up.pictures is not None
-        video = self._connection.addTransceiver(self.camera, direction="sendrecv" if with_pictures else "inactive")
+        without_pictures = self._link.known and self._allocation.up.pictures is None
+        video = self._connection.addTransceiver(self.camera, direction="inactive" if without_pictures else "sendrecv")
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
+        self._channel = self._connection.createDataChannel(CHANNEL_LABEL, negotiated=True, id=CHANNEL_ID)
         self.egress = egress_of(audio.sender)
+        self.egress.listener = self._link
         self.egress.set_rate(self._allocation.call_bps)
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
@@ -120,12 +128,17 @@ class Leg:
         await self._connection.setLocalDescription()
         self._ice = ice.connection_of(self._connection)
         self._ice.found = self._offer_again
+        self._ice.answered = lambda rtt_s, now: self._link.answered(rtt_s, QUESTION_BYTES + ANSWER_BYTES, now)
         return self._offer()
 
     def _offer(self) -> bytes:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
-        return sdp.compress(described, *_wishes(self._allocation))
+        down = self._allocation.down
+        start_kbps = MOST_START_KBPS
+        if self._link.known:
+            start_kbps = max(LEAST_START_KBPS, min(round(down.pictures_wire_bps / 1000), MOST_START_KBPS))
+        return sdp.compress(described, voice_wish(down.voice), start_kbps)
 
     def _offer_again(self) -> None:
         if not self._closed and not self.is_connected:
@@ -163,7 +176,7 @@ class Leg:
         """The connection stays, and leaves the link to what is said in turns."""
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = True
         self.egress.rest(True)
-        self._link.forget_losses()  # of a link that was asked for more than it carries
+        self._memory.forget_losses()  # of a link that was asked for more than it carries
 
     async def carries_live(self, in_full: bool) -> bool:
         """Whether the path has room for a call both ways: for the least that there is, or for this one's voice."""
@@ -196,17 +209,54 @@ class Leg:
         self.camera.stop()
         await self._connection.close()
 
-    # --- the plan
+    # --- who gets what of the link
 
-    def _plan_anew(self) -> None:
-        """Of the kiosk's own voice; what the far end was asked for stands in the offer, until the next leg."""
-        before, now = self._allocation.up.voice, time.monotonic()
-        self._allocation = self._allocator.share(self._link.up, self._link.down, now, held=self._held)
-        plan = self._allocation.up.voice
-        if plan != before:
-            self.microphone.plan = plan
-            if plan.wire_bps != before.wire_bps:
-                self._say_plan()
+    async def _share_link(self) -> None:
+        while True:
+            await asyncio.sleep(SHARE_S)
+            now = time.monotonic()
+            if self.microphone.rests:
+                continue
+            wanted = self._link.train_bytes(now, self._held)
+            if wanted is not None and (sent := await self.egress.send_train(wanted)):
+                self._link.train_sent(sent, now)
+            self._obey(now)
+            await self._steer(now)
+
+    def _obey(self, now: float) -> None:
+        before = self._allocation
+        self._allocation = self._link.share(now, self._held)
+        up = self._allocation.up
+        if self._allocation.call_bps != before.call_bps:
+            self.egress.set_rate(self._allocation.call_bps)
+        self.camera.plan, self.camera.rtt_s = up.pictures, self._link.rtt_s
+        self.microphone.plan = up.voice
+        if up.voice.wire_bps != before.up.voice.wire_bps:
+            self._say_plan()
+        if up.motion is not before.up.motion or _size(up.pictures) != _size(before.up.pictures):
+            self._say_pictures()
+
+    async def _steer(self, now: float) -> None:
+        """The far end's sending."""
+        down = self._allocation.down
+        if self._channel.readyState != "open":
+            return
+        ceiling_bps = self._steering.ceiling_bps(down)
+        moved = abs(ceiling_bps - self._ceiling_bps) > CEILING_BY * self._ceiling_bps
+        if down.motion is Motion.MOVING and self._link.known and (moved or now - self._ceiling_at > CEILING_S):
+            self._ceiling_bps, self._ceiling_at = ceiling_bps, now
+            await hooks.limit_far_end(self._video_receiver, ceiling_bps)
+        if (order := self._steering.order(down, now, held=self._held)) is not None:
+            log.info("far end told call=%s leg=%d order=%s", self.call.hex(), self.number, order)
+            self._channel.send(order)
+
+    def _say_pictures(self) -> None:
+        up = self._allocation.up
+        width, height, rate = _size(up.pictures) or (0, 0, 0.0)
+        log.info(
+            "pictures call=%s leg=%d width=%d height=%d rate=%.2f reason=%s up_bps=%d rtt_ms=%d",
+            self.call.hex(), self.number, width, height, rate, up.reason, up.rate_bps, 1000 * self._link.rtt_s,
+        )  # fmt: skip
 
     def _say_plan(self) -> None:
         plan = self._allocation.up.voice
@@ -214,10 +264,10 @@ class Leg:
             "voice plan call=%s leg=%d bps=%d frame_ms=%d fec=%s red=%s depth=%d distance=%d wire_bps=%d loss=%.3f",
             self.call.hex(), self.number, plan.coding.bps, plan.coding.frame_ms, plan.coding.fec,
             self.microphone.opus_in_red is not None, plan.red_depth, plan.red_distance, plan.wire_bps,
-            self._link.lost_up.share,
+            self._memory.lost_up.share,
         )  # fmt: skip
 
-    def _take_reports(self, report: dict[str, object]) -> None:
+    def _take_reports(self, report: dict[str, object], now: float) -> None:
         """What both ends lost of the voice."""
         if self.microphone.rests:
             return
@@ -226,9 +276,9 @@ class Leg:
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
                 self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
-                self._link.lost_up.add(self._lost_up)
+                self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
             elif of == "audio" and kind == "inbound-rtp":
-                self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
+                self._memory.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
     # --- the far end's sound
 
@@ -294,7 +344,11 @@ class Leg:
         log.info("leg state call=%s leg=%d state=%s", self.call.hex(), self.number, state)
         if state == "connected" and not self.is_connected:
             self.is_connected = True
+            if self._ice is not None:
+                self.egress.extra_bytes = self._ice.extra_bytes
+                self._link.set_extra_bytes(self._ice.extra_bytes)
             self._start(self._watch())
+            self._start(self._share_link())
             self._owner.connected(self)
         elif state == "failed":
             self._lost("the path to the far end is gone" if self.is_connected else "no path to the far end was found")
@@ -308,7 +362,7 @@ class Leg:
     async def _watch(self) -> None:
         """Stalls by the count of packets that arrive (RTP and RTCP; STUN has its own watch), and the statistics."""
         received, last_change, stalled = -1, time.monotonic(), False
-        next_stats, next_plan = 0.0, time.monotonic() + PLAN_S
+        next_stats = 0.0
         while True:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
@@ -330,10 +384,7 @@ class Leg:
                 return
             if self._pictures.wants_key_frame and not self._held and not stalled:
                 self._ask_for_key_frame()
-            if now >= next_plan:
-                next_plan = now + PLAN_S
-                self._take_reports(report)
-                self._plan_anew()
+            self._take_reports(report, now)
             if now >= next_stats:
                 next_stats = now + STATS_S
                 self._send_stats(report)
@@ -388,24 +439,8 @@ def _prefer(transceiver: RTCRtpTransceiver, mime_types: tuple[str, ...]) -> None
     transceiver.setCodecPreferences([codec for name in mime_types for codec in known if codec.mimeType == name])
 
 
-def _moving(share: Share) -> PicturePlan | None:
-    return share.pictures if share.motion is Motion.MOVING else None
-
-
-def _wishes(allocation: Allocation) -> tuple[sdp.VoiceWish, sdp.PictureWish | None]:
-    plan, pictures = allocation.down.voice, _moving(allocation.down)
-    coding = plan.coding
-    voice = sdp.VoiceWish(
-        bps=coding.bps,
-        frame_ms=coding.frame_ms,
-        playback_hz=coding.bandwidth.value,
-        fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
-        dtx=coding.dtx,
-        repeated=plan.red_depth > 0,
-    )
-    if pictures is None:
-        return voice, None
-    return voice, sdp.PictureWish(min(pictures.bps, START_PICTURES_BPS) // 1000, pictures.bps // 1000)
+def _size(pictures: PicturePlan | None) -> tuple[int, int, float] | None:
+    return None if pictures is None else (pictures.width, pictures.height, pictures.rate)
 
 
 def _usable(servers: tuple[IceServer, ...]) -> list[RTCIceServer]:

@@ -25,9 +25,29 @@ class Sender:
     def __init__(self, kind: str, ssrc: int, rtx_ssrc: int) -> None:
         self.kind, self._ssrc, self._rtx_ssrc = kind, ssrc, rtx_ssrc
         self.key_pictures = 0
+        self._RTCRtpSender__rtx_payload_type: int | None = 97
+        self._RTCRtpSender__rtx_sequence_number = 65534
 
     def _send_keyframe(self) -> None:
         self.key_pictures += 1
+
+
+class Listener:
+    """Of what leaves."""
+
+    def __init__(self) -> None:
+        self.fates: list[Any] = []
+        self.sizes: list[int] = []
+        self.room = True
+
+    def left(self, size_bytes: int, now: float) -> None:
+        self.sizes.append(size_bytes)
+
+    def told(self, fates: Any, now: float) -> None:
+        self.fates.extend(fates)
+
+    def has_room(self, now: float) -> bool:
+        return self.room
 
 
 class Bench:
@@ -132,8 +152,7 @@ async def test_a_far_end_that_knows_no_numbers_gets_none() -> None:
 
 
 async def test_what_the_far_end_reports_is_told_and_the_rest_of_its_rtcp_left(bench: Bench) -> None:
-    told: list[Any] = []
-    bench.egress.listener = told.extend
+    listener = bench.egress.listener = Listener()
     for seq in range(3):
         await bench.egress.send_rtp(rtp(VOICE, seq))
     arrivals = Arrivals()
@@ -143,8 +162,50 @@ async def test_what_the_far_end_reports_is_told_and_the_rest_of_its_rtcp_left(be
     assert fci is not None
     rest = bytes(RtcpRrPacket(ssrc=1))
     assert bench.egress.rtcp_came(rest + transport_cc.packet_of(fci, 1, 2)) == rest
-    assert [(fate.seq, fate.received_at) for fate in told] == [(1, 51.0), (2, None), (3, 53.0)]
+    assert [(fate.seq, fate.received_at) for fate in listener.fates] == [(1, 51.0), (2, None), (3, 53.0)]
     assert bench.egress.rtcp_came(transport_cc.packet_of(b"garbage!", 1, 2)) == b""
+
+
+async def test_everything_that_leaves_is_told_with_all_its_headers(bench: Bench) -> None:
+    listener = bench.egress.listener = Listener()
+    bench.egress.extra_bytes = 24  # a relay's and IPv6's
+    await bench.egress.send_rtp(rtp(VOICE, 1))
+    await bench.egress.send_rtp(bytes(RtcpRrPacket(ssrc=1)))
+    await bench.egress.send_data(bytes(50))
+    assert listener.sizes == [12 + 60 + 8 + 10 + 28 + 24, 8 + 14 + 28 + 24, 50 + 37 + 28 + 24]
+    assert len(bench.left[0][1]) == 12 + 60 + 8  # SRTP's tag and the rest are put around it
+
+
+async def test_with_enough_under_way_only_voice_and_control_leave(bench: Bench) -> None:
+    listener = bench.egress.listener = Listener()
+    listener.room = False
+    await bench.egress.send_rtp(vp8(1, key=True))
+    await bench.egress.send_data(b"short")
+    await bench.egress.send_data(bytes(600))
+    await bench.egress.send_rtp(rtp(VOICE, 1))
+    assert (bench.names, bench.data) == (["voice 1"], [b"short"])
+    listener.room = True
+    arrivals = Arrivals()
+    arrivals.came(1, 50.0)
+    fci = arrivals.report()
+    assert fci is not None
+    bench.egress.rtcp_came(transport_cc.packet_of(fci, 1, 2))  # makes room, and wakes it
+    await bench.until(2)
+    assert bench.names == ["voice 1", "picture 1"]
+
+
+async def test_a_train_is_padding_that_a_far_end_numbers_and_drops(bench: Bench) -> None:
+    listener = bench.egress.listener = Listener()
+    bench.egress.set_rate(18_000)
+    assert await bench.egress.send_train(450) == 450
+    assert 2000 <= await bench.egress.send_train(2000) < 2010
+    packets = [RtpPacket.parse(data) for _, data in bench.left]
+    assert {(packet.ssrc, packet.payload_type, packet.payload) for packet in packets} == {(AGAIN, 97, b"")}
+    assert [packet.sequence_number for packet in packets] == [(65534 + number) & 0xFFFF for number in range(len(packets))]
+    assert [transport_cc.number_in(data, EXTENSION_ID) for _, data in bench.left] == list(range(1, len(packets) + 1))
+    assert max(listener.sizes) <= 300
+    bench.pictures._RTCRtpSender__rtx_payload_type = None  # a far end without retransmissions
+    assert await bench.egress.send_train(450) == 0
 
 
 async def test_what_comes_is_reported(bench: Bench) -> None:

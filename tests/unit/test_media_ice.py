@@ -231,6 +231,7 @@ async def test_a_silent_link_is_asked_often_whether_it_is_back(path: Path, monke
         monkeypatch.setattr(breath, name, seconds)
     monkeypatch.setattr(ice, "PROBE_S", 0.02)
     monkeypatch.setattr(consent, "INTERVAL_S", 10.0)
+    monkeypatch.setattr(ice, "FIRST_QUESTIONS", 0)
     async with connected(path) as (near, _):
         path.dead = True
         await asyncio.sleep(0.1)

@@ -5,13 +5,13 @@
  * @typedef {import("./devices.js").Kind} Kind
  */
 
-// Firefox does not read what the kiosk's offer asks of pictures (x-google-max-bitrate), and by itself spends no less than
-// 200 kbit/s on 640×480: what is asked for is set by hand, at a size that it can be spent on.
-const READS_PICTURE_LIMIT = !navigator.userAgent.includes("Firefox/");
-const SMALLER = [
-  { belowKbps: 60, height: 120, rate: 5 },
-  { belowKbps: 150, height: 240, rate: 10 },
-];
+// What the kiosk tells over a data channel of the call (`edge_agent/core/steering.py`): how the pictures and the voice are
+// to be sent, so that they fit its link. Until it has said so no pictures go.
+const CHANNEL = { label: "link", id: 0 };
+const FIELDS = {
+  video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
+  voice: { bps: [6000, 510_000], ms: [10, 120], hz: [8000, 48_000], fec: [0, 1], dtx: [0, 1], red: [0, 1] },
+};
 
 const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
 
@@ -41,7 +41,13 @@ export class Leg {
     this.lastHeardAt = performance.now();
     this.pictures = 0;
     this.lastPictureAt = performance.now();
+    /** @type {{bps: number, height: number, rate: number}|null} as the kiosk asks for them; null: none */
+    this.video = null;
+    this.voice = "";
+    this.applied = Promise.resolve(); // one change of parameters after another
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
+    this.channel.onmessage = ({ data }) => this.#obey(data);
     this.pc.onicecandidate = () => {
       if (!this.sdp || this.pc.localDescription.sdp === this.sdp) return;
       this.sdp = this.pc.localDescription.sdp;
@@ -76,7 +82,7 @@ export class Leg {
       if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
     }
     await this.pc.setLocalDescription(await this.pc.createAnswer());
-    if (!READS_PICTURE_LIMIT) await this.#limitPictures();
+    await this.#apply();
     await this.#gathered();
     this.sdp = this.pc.localDescription.sdp;
   }
@@ -101,7 +107,7 @@ export class Leg {
     for (const transceiver of this.pc.getTransceivers()) {
       const { sender, receiver, stopped } = /** @type {any} */ (transceiver);
       const track = tracks[receiver.track.kind];
-      if (!stopped && sender.track !== track) void sender.replaceTrack(track).catch(() => undefined);
+      if (!stopped && sender.track !== track) void sender.replaceTrack(track).then(() => this.#apply(), () => undefined);
     }
   }
 
@@ -127,7 +133,7 @@ export class Leg {
   holdBreath(held) {
     if (this.breathHeld === held) return;
     this.breathHeld = held;
-    this.#setActive();
+    void this.#apply();
   }
 
   /** Nothing but reports goes while the line is for what is said in turns: even silence and black are a third of it.
@@ -135,30 +141,58 @@ export class Leg {
   rest(rests) {
     if (this.rests === rests) return;
     this.rests = rests;
-    this.#setActive();
+    void this.#apply();
   }
 
-  #setActive() {
-    for (const sender of this.pc.getSenders()) {
+  /** What the kiosk asks for. @param {string} text */
+  #obey(text) {
+    let order;
+    try {
+      order = JSON.parse(text);
+    } catch {
+      return console.warn("an order that is none");
+    }
+    if (order?.video === null || isOrder(order?.video, FIELDS.video)) {
+      this.video = order.video;
+      void this.#apply();
+    }
+    const voice = JSON.stringify(order?.voice);
+    if (isOrder(order?.voice, FIELDS.voice) && voice !== this.voice) {
+      // What the offer asks for already is no change.
+      const offer = asking(this.offer, order.voice);
+      this.voice = voice;
+      if (offer !== this.offer) this.applied = this.applied.then(() => this.#describe(offer)).catch((error) => console.warn("voice stays as it is: %s", error));
+    }
+  }
+
+  /** The offer as if it had asked for the voice in this way: the kiosk need not hear of it, and nothing else changes. */
+  async #describe(offer) {
+    if (this.pc.signalingState !== "stable") return;
+    await this.pc.setRemoteDescription({ type: "offer", sdp: offer });
+    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    this.offer = offer;
+  }
+
+  #apply() {
+    this.applied = this.applied.then(() => this.#setParameters()).catch(() => undefined); // closed meanwhile
+    return this.applied;
+  }
+
+  async #setParameters() {
+    const silent = this.breathHeld || this.rests;
+    for (const { sender, receiver } of this.pc.getTransceivers()) {
       const parameters = sender.getParameters();
-      for (const encoding of parameters.encodings) encoding.active = !this.breathHeld && !this.rests;
-      if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
+      if (!parameters.encodings?.length) continue;
+      const isVideo = receiver.track.kind === "video";
+      for (const encoding of parameters.encodings) {
+        encoding.active = !silent && (!isVideo || this.video !== null);
+        if (!isVideo || !this.video) continue;
+        encoding.maxBitrate = this.video.bps;
+        encoding.maxFramerate = this.video.rate;
+        encoding.scaleResolutionDownBy = Math.max(1, (sender.track?.getSettings().height ?? 480) / this.video.height);
+      }
+      await sender.setParameters(parameters);
     }
-  }
-
-  async #limitPictures() {
-    const kbps = Number(this.offer.match(/x-google-max-bitrate=(\d+)/)?.[1]);
-    const sender = this.pc.getTransceivers().find(({ receiver }) => receiver.track.kind === "video")?.sender;
-    const parameters = sender?.getParameters();
-    if (!kbps || !parameters?.encodings.length) return;
-    const smaller = SMALLER.find(({ belowKbps }) => kbps < belowKbps);
-    for (const encoding of parameters.encodings) {
-      encoding.maxBitrate = kbps * 1000;
-      if (!smaller) continue;
-      encoding.maxFramerate = smaller.rate;
-      encoding.scaleResolutionDownBy = Math.max(1, (sender.track?.getSettings().height ?? 480) / smaller.height);
-    }
-    await sender.setParameters(parameters);
   }
 
   fail() {
@@ -178,6 +212,28 @@ export class Leg {
       pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && resolve(undefined));
     });
   }
+}
+
+/** Whether all that belongs in it is there, and within its bounds. */
+const isOrder = (order, fields) =>
+  typeof order === "object" && order !== null && Object.entries(fields).every(([name, [least, most]]) => Number(order[name]) >= least && Number(order[name]) <= most);
+
+/**
+ * @param {string} offer
+ * @param {{bps: number, ms: number, hz: number, fec: boolean, dtx: boolean, red: boolean}} voice
+ */
+function asking(offer, { bps, ms, hz, fec, dtx, red }) {
+  const opus = offer.match(/^a=rtpmap:(\d+) opus\/48000/m)?.[1];
+  const both = offer.match(/^a=rtpmap:(\d+) red\/48000/m)?.[1];
+  if (!opus) return offer;
+  const first = both && red ? `${both} ${opus}` : both ? `${opus} ${both}` : opus;
+  return offer
+    .replace(/^(m=audio \d+ \S+) [\d ]+$/m, `$1 ${first}`)
+    .replace(
+      new RegExp(`^a=fmtp:${opus} .*$`, "m"),
+      `a=fmtp:${opus} maxaveragebitrate=${bps};maxplaybackrate=${hz};minptime=${ms};stereo=0;usedtx=${Number(dtx)};useinbandfec=${Number(fec)}`,
+    )
+    .replace(/^a=(ptime|maxptime):\d+$/gm, `a=$1:${ms}`);
 }
 
 /** @param {string} sdp */

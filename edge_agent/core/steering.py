@@ -1,0 +1,67 @@
+"""What the doctor's browser is told of how to send, over a data channel of the call: `hub/static/js/leg.js` obeys.
+
+Pure: a way's share in, JSON out. A browser's voice is coded as its session description asks; its pictures are as large,
+as many and as costly as `RTCRtpSender.setParameters` says. Until it is told otherwise it sends no pictures.
+"""
+
+from __future__ import annotations
+
+import json
+
+from edge_agent.core.allocator import Motion, Share
+from edge_agent.core.sdp import VoiceWish
+from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, VoicePlan
+
+CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
+CHANNEL_LABEL = "link"
+LATER_S = 5.0  # a browser codes its voice anew at most so often, when it is for the better
+
+
+def voice_wish(plan: VoicePlan) -> VoiceWish:
+    coding = plan.coding
+    return VoiceWish(
+        bps=coding.bps,
+        frame_ms=coding.frame_ms,
+        playback_hz=coding.bandwidth.value,
+        fec=coding.bps >= FEC_FROM_BPS,  # a browser spends nothing on it until losses are reported to it
+        dtx=coding.dtx,
+        repeated=plan.red_depth > 0,
+    )
+
+
+class Steering:
+    """Of one leg. `voice` is what its offer asks for."""
+
+    def __init__(self, voice: VoicePlan, now: float) -> None:
+        self.voice = voice
+        self._voice_at = now - LATER_S
+        self._last = ""
+
+    def order(self, share: Share, now: float, *, held: bool = False) -> str | None:
+        """The JSON to send now; None: nothing that is new."""
+        if share.voice != self.voice:
+            saves = share.voice.wire_bps < self.voice.wire_bps
+            if saves or held or now - self._voice_at >= LATER_S:
+                self.voice, self._voice_at = share.voice, now
+        order = json.dumps({"video": self._video(share), "voice": self._voice()}, separators=(",", ":"))
+        if order == self._last:
+            return None
+        self._last = order
+        return order
+
+    def ceiling_bps(self, share: Share) -> int:
+        """Of all that the browser may send (REMB): what it is told to, and what it may miss that by."""
+        return int(min(share.rate_bps, 1.25 * (self.voice.wire_bps + CONTROL_BPS) + share.pictures_wire_bps * 1.25))
+
+    def _video(self, share: Share) -> dict[str, float] | None:
+        pictures = share.pictures
+        if pictures is None or share.motion is not Motion.MOVING:
+            return None
+        return {"bps": pictures.bps, "height": pictures.height, "rate": pictures.rate}
+
+    def _voice(self) -> dict[str, int | bool]:
+        wish = voice_wish(self.voice)
+        return {
+            "bps": wish.bps, "ms": wish.frame_ms, "hz": wish.playback_hz, "fec": wish.fec, "dtx": wish.dtx,
+            "red": wish.repeated,
+        }  # fmt: skip

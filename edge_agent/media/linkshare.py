@@ -1,0 +1,94 @@
+"""What a leg's link carries each way, and who gets what of it: the estimators fed, the allocator asked.
+
+Here all of a call's feedback comes together: what left and what became of it, the far end's receiver reports, the round
+trips of consent checks, and the arrivals of what the far end sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_agent.core.allocator import Allocation, Allocator
+from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
+from edge_agent.core.transport_cc import Fate
+from edge_agent.core.voice import Direction, LinkMemory
+
+USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
+
+
+class LinkShare:
+    """Of one leg. `memory` outlives it: the next leg and the next call begin with what this one has learnt."""
+
+    def __init__(self, memory: LinkMemory, now: float, held: bool) -> None:
+        self._memory = memory
+        self._up = Estimator(now, memory.told_up_bps or memory.learnt_up_bps)
+        self._allocator = Allocator()
+        self.allocation = self.share(now, held)
+
+    # --- what the egress tells (LinkListener)
+
+    def left(self, size_bytes: int, now: float) -> None:
+        self._up.sent(size_bytes, now)
+
+    def told(self, fates: Sequence[Fate], now: float) -> None:
+        self._up.take_fates(fates, now)
+
+    def has_room(self, now: float) -> bool:
+        return self._up.has_room(now)
+
+    # --- what else is known
+
+    def reported(self, fraction_lost: float, rtt_s: float | None, now: float) -> None:
+        """By the far end, of the kiosk's voice."""
+        self._memory.lost_up.add(fraction_lost)
+        self._up.take_receiver_report(fraction_lost, rtt_s, now)
+
+    def answered(self, rtt_s: float, wire_bytes: int, now: float) -> None:
+        """A question of a consent check: both together are so long."""
+        self._up.take_rtt(rtt_s, now, wire_bytes)
+
+    @property
+    def rtt_s(self) -> float:
+        """0: unknown."""
+        return self._up.rtt_s or 0.0
+
+    @property
+    def queue_s(self) -> float:
+        return self._up.queue_s
+
+    @property
+    def known(self) -> bool:
+        return self._up.known or self._memory.told_up_bps is not None
+
+    # --- what follows
+
+    def train_bytes(self, now: float, held: bool) -> int | None:
+        """Wanted at once, of padding: while nobody is heard, or nothing at all is known."""
+        if self._memory.told_up_bps is not None or (self._up.known and not held):
+            return None
+        return self._up.probe(now)
+
+    def train_sent(self, wire_bytes: int, now: float) -> None:
+        self._up.probe_sent(wire_bytes, now)
+
+    def set_extra_bytes(self, extra_bytes: int) -> None:
+        self._allocator.extra_bytes = extra_bytes
+
+    def share(self, now: float, held: bool) -> Allocation:
+        """Ten times a second or so."""
+        self._up.tick(now)
+        if (learnt := self._up.remembered()) is not None:
+            self._memory.learnt_up_bps = learnt
+        self.allocation = self._allocator.share(self._way_up(), self._way_down(), now, held=held)
+        return self.allocation
+
+    def _way_up(self) -> Direction:
+        told_bps, rate_bps = self._memory.told_up_bps, self._up.rate_bps
+        if told_bps is not None:
+            rate_bps = min(told_bps, rate_bps) if self._up.known else told_bps
+        return Direction(rate_bps, self._memory.lost_up.share, USUAL_RUN, self.known)
+
+    def _way_down(self) -> Direction:
+        told_bps = self._memory.told_down_bps
+        rate_bps = told_bps or max(UNKNOWN_BPS, self._up.rate_bps)
+        return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known)
