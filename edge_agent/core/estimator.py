@@ -37,6 +37,7 @@ MOST_GROWTH = 1.0  # a second
 NEAR_FROM, NEAR_TO = 0.85, 1.3  # of what the link was last found to do
 CAREFUL, FAST = 1.0, 2.0
 CARRIED_S = 3.0
+LEAST_RISES = 0.02  # a report, of the way to what is seen
 UNUSED = 1.5  # of what was really sent: above, nothing is known
 UNUSED_AT_START = 2.0
 
@@ -83,6 +84,7 @@ class Estimator:
         self._heard_at = now
         self._every_s = 0.1  # between two reports
         self._age_s = 0.2  # of the newest packet that a report tells of
+        self._least_age_s = 1.0
         self._unheard = 0  # packets since something came back
         self._stale_until = now  # of packets that left before, delays and losses are an outage's
         self._sent_since_report = self._told_since_report = 0
@@ -152,7 +154,9 @@ class Estimator:
             for fate in came:
                 self._queue.add(fate.sent_at, fate.received_at or 0.0, fate.size_bytes)
             self._queue.update(self._link_bps)
-            self._age_s += 0.3 * (now - came[-1].sent_at - self._age_s)
+            age_s = now - came[-1].sent_at
+            self._age_s += 0.3 * (age_s - self._age_s)
+            self._least_age_s += (1.0 if age_s < self._least_age_s else LEAST_RISES) * (age_s - self._least_age_s)
             self._note_train(came)
         self._update(excess, lost, now)
 
@@ -188,7 +192,7 @@ class Estimator:
         """Whether anything but voice may leave now: what is under way is bounded. Never asked for voice."""
         if self.silence:
             return False
-        waits_s = self._age_s - self.queue_s + self._every_s + self.target_s
+        waits_s = self._least_age_s + self._every_s + self.target_s
         return 8 * self._delivery.in_flight_bytes <= self.rate_bps * waits_s + 8 * 3 * FIRST_TRAIN_BYTES
 
     # --- trains

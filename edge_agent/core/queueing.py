@@ -11,8 +11,7 @@ from collections import deque
 from edge_agent.core.transport_cc import TICK_S
 
 SLOT_S, SLOTS = 3.0, 10  # of the least delay: together longer than any queue of ours stands
-WINDOW_S, FEWEST = 0.1, 4  # what all of these samples have waited is a queue, and not jitter
-SPARSE_GAP_S, FEWEST_SPARSE = 0.3, 2  # where packets are numbered now and then only
+WINDOW_S, FEWEST = 0.1, 2  # what all that arrived in it have waited is a queue, and not jitter
 RATE_WINDOW_S, RATE_FEWEST = 0.2, 4
 REMEMBERED_S = 2.5
 
@@ -23,7 +22,7 @@ class StandingQueue:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._slots: deque[tuple[float, float, int]] = deque(maxlen=SLOTS)  # began at; least delay, of what size
-        self._recent: deque[tuple[float, float, int]] = deque(maxlen=64)  # sent at, delay, size
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=64)  # received at, delay, size
 
     def add(self, sent_at: float, received_at: float, wire_bytes: int) -> None:
         delay = received_at - sent_at
@@ -31,17 +30,15 @@ class StandingQueue:
             self._slots.append((sent_at, delay, wire_bytes))
         elif delay < self._slots[-1][1]:
             self._slots[-1] = (self._slots[-1][0], delay, wire_bytes)
-        self._recent.append((sent_at, delay, wire_bytes))
+        self._recent.append((received_at, delay, wire_bytes))
 
     def update(self, link_bps: float) -> float:
         """`link_bps`: what is known of it, for how long a packet itself takes."""
-        newest, least, count = self._recent[-1][0], float("inf"), 0
-        before = newest
-        for sent_at, delay, size in reversed(self._recent):
-            fewest = FEWEST_SPARSE if before - sent_at > SPARSE_GAP_S else FEWEST
-            if count >= fewest and newest - sent_at > WINDOW_S:
+        least, count, newest = float("inf"), 0, self._recent[-1][0]
+        for received_at, delay, size in reversed(self._recent):
+            if count >= FEWEST and newest - received_at > WINDOW_S:
                 break
-            least, count, before = min(least, delay - 8 * size / link_bps), count + 1, sent_at
+            least, count = min(least, delay - 8 * size / link_bps), count + 1
         base = min(delay - 8 * size / link_bps for _, delay, size in self._slots)
         self.seconds = max(0.0, least - base)
         return self.seconds
