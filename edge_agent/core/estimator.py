@@ -1,12 +1,12 @@
 """How much may leave onto a link, from what is known of the packets that left.
 
-Pure: what was sent and what the far end told of it in, with `now`; a rate and a bound on bytes in flight out. One way of
-one path; rates and sizes are those on the wire, IP and UDP headers included. docs/bandwidth.md says which published design
-each part follows, and what it does on RFC 8867's cases.
+Pure: what was sent and what the far end told of it in, with `now`; a rate and a bound on bytes in flight out. One way
+of one path; rates and sizes are those on the wire, IP and UDP headers included. docs/bandwidth.md says which published
+design each part follows, and what it does on RFC 8867's cases.
 
-The rate rises while no queue stands, and falls to less than what the link hands over when one does, so that it drains. It
-does not rise far above what was really sent. A start knows nothing: the bound that a round trip gives, and short trains of
-useful packets, tell within a second what doubling would take many for.
+The rate rises while no queue stands, and falls to less than what the link hands over when one does, so that it drains.
+It does not rise far above what was really sent. A start knows nothing: the bound that a round trip gives, and short
+trains of useful packets, tell within a second what doubling would take many for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from edge_agent.core.linkloss import LossModel
 from edge_agent.core.queueing import Delivery, StandingQueue
-from edge_agent.core.transport_cc import Fate
+from edge_agent.core.transport_cc import TICK_S, Fate
 
 UNKNOWN_BPS = 28_000.0  # where nothing is known: voice and its headers
 REMEMBERED_SHARE = 0.5  # of what the last call knew is begun with (after draft-ietf-tsvwg-careful-resume)
@@ -27,27 +27,29 @@ LEAST_TARGET_S, TARGET_S_AT_1M = 0.040, 0.010
 DRAIN_S = 0.6  # in about so long the queue is to be gone
 LEAST_FACTOR, MOST_FACTOR = 0.5, 0.95  # of what the link hands over, while it drains
 DRAINED_SHARE = 0.87  # of what the link hands over is gone on with then
-FAR_BELOW = 0.6  # of the rate is handed over: the link is another, which needs no second look
+FAR_BELOW = 0.6  # of what was sent is handed over: the link is another, which needs no second look
+STANDS, DRAINS = 0.85, 1.1  # as much is handed over as was sent: the queue stands; more: it drains
+USED = 0.7  # of the rate was sent, or what is handed over tells nothing
 
 GROWTH_AT_1M_BPS = 30_000.0  # a second, with the square root of the rate: shares that are not alike come together
 FASTER_AFTER_S = 4.0  # without a queue; then with the square of the time, as CUBIC looks for what has become free
 MOST_GROWTH = 1.0  # a second
-NEAR_FROM, NEAR_TO = 0.6, 1.3  # of what the link was last found to do
-CAREFUL, FAST = 0.5, 2.0
+NEAR_FROM, NEAR_TO = 0.85, 1.3  # of what the link was last found to do
+CAREFUL, FAST = 1.0, 2.0
 CARRIED_S = 3.0
+LEAST_RISES = 0.02  # a report, of the way to what is seen
 UNUSED = 1.5  # of what was really sent: above, nothing is known
 UNUSED_AT_START = 2.0
 
 TRAIN_S = 0.050  # so much of a link's time a train must take to be believed
 FIRST_TRAIN_BYTES = 450
 TRAIN_GROWTH = 4
-MOST_TRAINS = 6
-TRAIN_SHARE = 0.75  # of what a train shows is taken: others may be on the link
+MOST_TRAIN_BYTES = 8_000  # 1 Mbit/s can be seen, which is enough for all that a call shows; the rest is grown to
+FEWEST_OF_TRAIN = 3
+TRAIN_SHARE, TRAIN_MOST_SHARE = 0.8, 0.9  # of what a train shows is taken: others may be on the link
 TRAIN_PATIENCE_S = 3.0
-PROBE_AGAIN_S = 0.1
 
-FOREIGN_AFTER = 3  # answers to a queue that stays: it is not ours
-FOREIGN_AFTER_S = 1.5
+FOREIGN_AFTER = 4  # answers to a queue that stays: it is not ours
 FOREIGN_LOSS_FACTOR = 0.8
 FOREIGN_SEGMENT_BITS = 8 * 1200.0  # each round trip, as TCP
 
@@ -73,7 +75,6 @@ class Estimator:
         self._link_bps = math.inf  # as far as is known, what the link does
         self._drained_bps = 0.0  # to be gone on with when no queue stands any more
         self._answers = 0  # to a queue that did not go meanwhile
-        self._foreign_from = now
         self._is_foreign = False
         self._hold_until = now
         self._clear_since = now
@@ -83,10 +84,11 @@ class Estimator:
         self._heard_at = now
         self._every_s = 0.1  # between two reports
         self._age_s = 0.2  # of the newest packet that a report tells of
+        self._least_age_s = 1.0
         self._unheard = 0  # packets since something came back
         self._stale_until = now  # of packets that left before, delays and losses are an outage's
         self._sent_since_report = self._told_since_report = 0
-        self._trains = 0
+        self._train_bytes = FIRST_TRAIN_BYTES
         self._train: tuple[float, float, int] | None = None  # began, last left, bytes to come
         self._train_fates: list[Fate] = []
         self._trains_done = False
@@ -150,11 +152,12 @@ class Estimator:
         came = [fate for fate in fresh if fate.received_at is not None]
         if came:
             for fate in came:
-                assert fate.received_at is not None
-                self._queue.add(fate.sent_at, fate.received_at, fate.size_bytes)
+                self._queue.add(fate.sent_at, fate.received_at or 0.0, fate.size_bytes)
             self._queue.update(self._link_bps)
-            self._age_s += 0.3 * (now - came[-1].sent_at - self._age_s)
-            self._note_train(came, now)
+            age_s = now - came[-1].sent_at
+            self._age_s += 0.3 * (age_s - self._age_s)
+            self._least_age_s += (1.0 if age_s < self._least_age_s else LEAST_RISES) * (age_s - self._least_age_s)
+            self._note_train(came)
         self._update(excess, lost, now)
 
     def take_receiver_report(self, fraction_lost: float, rtt_s: float | None, now: float) -> None:
@@ -165,13 +168,13 @@ class Estimator:
         if packets and told < packets / 2:  # else their fates are known one by one
             excess = self._losses.add(packets, packets * fraction_lost, self.rate_bps)
             if excess:
-                self._lower(self.rate_bps * (1 - excess), now)
+                self._lower(self.rate_bps * (1 - excess), self.rate_bps * (1 - excess), now)
         if rtt_s is not None:
             self.take_rtt(rtt_s, now)
 
     def take_rtt(self, rtt_s: float, now: float, wire_bytes: int = 0) -> None:
-        """Of a question and its answer, of `wire_bytes` together where that is known: the link cannot have taken longer
-        for their bits, so it is no slower than that."""
+        """Of a question and its answer, of `wire_bytes` together where that is known: the link cannot have taken
+        longer for their bits, so it is no slower than that."""
         self._heard(now)
         self.rtt_s = rtt_s if self.rtt_s is None else self.rtt_s + 0.3 * (rtt_s - self.rtt_s)
         if self._starting and rtt_s > 0:
@@ -189,51 +192,47 @@ class Estimator:
         """Whether anything but voice may leave now: what is under way is bounded. Never asked for voice."""
         if self.silence:
             return False
-        waits_s = self._age_s + 2 * self._every_s + self.target_s
+        waits_s = self._least_age_s + self._every_s + self.target_s
         return 8 * self._delivery.in_flight_bytes <= self.rate_bps * waits_s + 8 * 3 * FIRST_TRAIN_BYTES
 
     # --- trains
 
     def probe(self, now: float) -> int | None:
-        """Bytes wanted at once, unpaced, of something useful, in three numbered packets or more; None: nothing. For while
-        nobody is heard yet: a train stands on the slowest links for a quarter of a second."""
+        """Bytes wanted at once, unpaced, of something useful, in three numbered packets or more; None: nothing. For
+        while nobody is heard yet: a train stands on the slowest links for a quarter of a second."""
         if self._trains_done or self._train is not None or self.silence or not self._starting:
             return None
-        return max(FIRST_TRAIN_BYTES, int(TRAIN_GROWTH * self._trained_bps() * TRAIN_S / 8)) if self._trains else (
-            FIRST_TRAIN_BYTES
-        )
+        return int(self._train_bytes)
 
     def probe_sent(self, wire_bytes: int, now: float) -> None:
         """A train of this size is about to leave; its packets are told by `sent` as all others."""
         self._train = (now, now, wire_bytes)
         self._train_fates = []
-        self._trains += 1
 
-    def _trained_bps(self) -> float:
-        return self._rate_bps / TRAIN_SHARE
-
-    def _note_train(self, came: Sequence[Fate], now: float) -> None:
+    def _note_train(self, came: Sequence[Fate]) -> None:
         if self._train is None or self._train[2] > 0:
             return
         began, ended, _ = self._train
         self._train_fates += [fate for fate in came if began <= fate.sent_at <= ended]
-        if came[-1].sent_at < ended:
+        if came[-1].sent_at >= ended:
+            fates, self._train = self._train_fates, None
+            self._judge_train([fate.size_bytes for fate in fates], [fate.received_at or 0.0 for fate in fates])
+
+    def _judge_train(self, sizes: list[int], arrivals: list[float]) -> None:
+        if len(sizes) < FEWEST_OF_TRAIN:
+            self._trains_done = True  # so much was lost that the next would tell no more
             return
-        fates, self._train = self._train_fates, None
-        if len(fates) < 3 or fates[-1].received_at is None or fates[0].received_at is None:
-            self._trains_done = self._trains >= MOST_TRAINS
-            return
-        took_s = fates[-1].received_at - fates[0].received_at
-        bits = 8 * sum(fate.size_bytes for fate in fates)
-        believed_bps = max(bits / TRAIN_S, self._expected_bps)
-        shown_bps = (bits - 8 * fates[0].size_bytes) / max(took_s, 1e-4)
+        believed_bps = max(8 * sum(sizes) / TRAIN_S, self._expected_bps)
+        shown_bps = 8 * sum(sizes[1:]) / max(arrivals[-1] - arrivals[0], TICK_S)
         self.known = True
         self._rate_bps = max(self._rate_bps, TRAIN_SHARE * min(shown_bps, believed_bps))
-        if shown_bps < believed_bps or self._trains >= MOST_TRAINS or self._rate_bps >= self._most_bps:
-            self._rate_bps = min(self._rate_bps, max(UNKNOWN_BPS, shown_bps))
-            self._link_bps = max(shown_bps, self._rate_bps)
+        self._train_bytes *= TRAIN_GROWTH
+        if shown_bps < believed_bps:
+            self._rate_bps = min(self._rate_bps, TRAIN_MOST_SHARE * shown_bps)
+            self._link_bps = shown_bps
             self._trains_done, self._starting = True, False
-            self._clear_since = now
+        elif self._train_bytes > MOST_TRAIN_BYTES:
+            self._trains_done = True
 
     # --- the rate
 
@@ -250,10 +249,12 @@ class Estimator:
 
     def _update(self, excess: float, lost: int, now: float) -> None:
         passed_s, self._updated_at = min(0.5, now - self._updated_at), now
-        handed_bps = self._delivery.bps(max(0.0, self.loss - self.inherent_loss))
-        if handed_bps is not None:
+        rates = self._delivery.rates()
+        if rates is not None:
+            overflown = max(0.0, self.loss - self.inherent_loss)  # what is lost on the way has been handed over
+            rates = rates[0] * (1 - overflown), rates[1]
             self._carried = [(at, bps) for at, bps in self._carried if now - at < CARRIED_S]
-            self._carried.append((now, handed_bps))
+            self._carried.append((now, rates[0]))
         queue_s, target_s = self.queue_s, self.target_s
         if excess:
             self._lower(self.rate_bps * (1 - excess), self.rate_bps * (1 - excess), now)
@@ -264,22 +265,25 @@ class Estimator:
                 self._grow(passed_s, now)
         elif self._is_foreign:
             self._share_with_others(lost, passed_s, now)
-        elif handed_bps is not None:
+        elif rates is not None:
             if queue_s > target_s:
-                self._answer_queue(queue_s, handed_bps, now)
+                self._answer_queue(queue_s, *rates, now)
             elif not self._starting:
-                self._rate_bps = min(self._rate_bps, handed_bps)  # what stands there grows no further
+                self._rate_bps = min(self._rate_bps, rates[0])  # what stands there grows no further
 
-    def _answer_queue(self, queue_s: float, handed_bps: float, now: float) -> None:
-        if now < self._hold_until and handed_bps > FAR_BELOW * self.rate_bps:
+    def _answer_queue(self, queue_s: float, handed_bps: float, sent_bps: float, now: float) -> None:
+        if now < self._hold_until and handed_bps > FAR_BELOW * sent_bps:
             return
-        if self._answers == 0:
-            self._foreign_from = now + FOREIGN_AFTER_S + 2 * queue_s / (1 - LEAST_FACTOR)
-        self._answers += 1
-        if self._answers > FOREIGN_AFTER and now > self._foreign_from:
-            self._is_foreign = True
-            return
+        if handed_bps > DRAINS * sent_bps:  # less was sent, and it drains
+            self._answers = 0
+        elif handed_bps > STANDS * sent_bps:  # it neither drains nor grows by what we do
+            self._answers += 1
+            if self._answers > FOREIGN_AFTER:
+                self._is_foreign = True
+                return
         factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
+        if handed_bps > STANDS * sent_bps and sent_bps < USED * self.rate_bps:
+            handed_bps = USED * self.rate_bps  # that is all that was sent, and tells nothing of the link
         self._lower(handed_bps * factor, handed_bps, now)
 
     def _lower(self, rate_bps: float, handed_bps: float, now: float) -> None:
@@ -303,12 +307,14 @@ class Estimator:
         careful = CAREFUL * self.target_s / self._answer_s**2
         fast = min(MOST_GROWTH, FAST * self.target_s / self._answer_s**2)
         if self._starting or rate_bps < RAMP_SHARE * self._ramp_to_bps:
-            growth_bps = rate_bps * min(math.log(2) / self._answer_s, 2 * fast)
+            growth_bps = rate_bps * min(math.log(2) / self._answer_s, fast)
         else:
             clear_s = now - self._clear_since
             growth_bps = GROWTH_AT_1M_BPS * math.sqrt(rate_bps / 1e6) * (1 + (clear_s / FASTER_AFTER_S) ** 2)
-            is_near = NEAR_FROM * self._link_bps < rate_bps < NEAR_TO * self._link_bps
-            growth_bps = min(growth_bps, (careful if is_near else fast) * rate_bps)
+            if rate_bps < NEAR_FROM * self._link_bps:
+                growth_bps = fast * rate_bps
+            else:
+                growth_bps = min(growth_bps, (careful if rate_bps < NEAR_TO * self._link_bps else fast) * rate_bps)
         unused = UNUSED_AT_START if self._starting else UNUSED
         most_bps = min(self._most_bps, unused * max((bps for _, bps in self._carried), default=0.0))
         if rate_bps < most_bps:

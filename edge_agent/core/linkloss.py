@@ -1,7 +1,7 @@
 """What a link loses by itself, and what it loses because too much is sent.
 
-Pure. A simple form of what libwebrtc's loss-based estimator v2 does: losses are kept by the rate at which they came. What
-is lost at lower rates as well is the link's own; only what is lost above that speaks against the rate.
+Pure. A simple form of what libwebrtc's loss-based estimator v2 does: losses are kept by the rate at which they came.
+What is lost at lower rates as well is the link's own; only what is lost above that speaks against the rate.
 """
 
 from __future__ import annotations

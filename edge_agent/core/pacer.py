@@ -144,13 +144,14 @@ class Pacer(Generic[Packet]):
         """When `take` gives something without anything new having been put in."""
         if self._others[Kind.VOICE]:
             return now
-        waits = any(self._others.values()) or self.picture_packets
-        if self._is_held:
-            waits = self._others[Kind.RTCP] or self._others[Kind.CONTROL]
-        if not waits:
+        first = self._others[Kind.RTCP] or self._others[Kind.CONTROL]
+        if not first and (self._is_held or not self._anything_waits()):
             return None
         self._drain(now)
         return now if self._rate_bps is None else now + max(0.0, self._debt_bits) / self._rate_bps
+
+    def _anything_waits(self) -> bool:
+        return any(self._others.values()) or self.picture_packets > 0
 
     @property
     def picture_packets(self) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 
+from edge_agent.core.transport_cc import TICK_S
+
 SLOT_S, SLOTS = 3.0, 10  # of the least delay: together longer than any queue of ours stands
-WINDOW_S, FEWEST = 0.1, 4  # what all of these samples have waited is a queue, and not jitter
-SPARSE_GAP_S, FEWEST_SPARSE = 0.3, 2  # where packets are numbered now and then only
+WINDOW_S, FEWEST = 0.1, 2  # what all that arrived in it have waited is a queue, and not jitter
 RATE_WINDOW_S, RATE_FEWEST = 0.2, 4
 REMEMBERED_S = 2.5
 
@@ -21,7 +22,7 @@ class StandingQueue:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._slots: deque[tuple[float, float, int]] = deque(maxlen=SLOTS)  # began at; least delay, of what size
-        self._recent: deque[tuple[float, float, int]] = deque(maxlen=64)  # sent at, delay, size
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=64)  # received at, delay, size
 
     def add(self, sent_at: float, received_at: float, wire_bytes: int) -> None:
         delay = received_at - sent_at
@@ -29,17 +30,15 @@ class StandingQueue:
             self._slots.append((sent_at, delay, wire_bytes))
         elif delay < self._slots[-1][1]:
             self._slots[-1] = (self._slots[-1][0], delay, wire_bytes)
-        self._recent.append((sent_at, delay, wire_bytes))
+        self._recent.append((received_at, delay, wire_bytes))
 
     def update(self, link_bps: float) -> float:
         """`link_bps`: what is known of it, for how long a packet itself takes."""
-        newest, least, count = self._recent[-1][0], float("inf"), 0
-        before = newest
-        for sent_at, delay, size in reversed(self._recent):
-            fewest = FEWEST_SPARSE if before - sent_at > SPARSE_GAP_S else FEWEST
-            if count >= fewest and newest - sent_at > WINDOW_S:
+        least, count, newest = float("inf"), 0, self._recent[-1][0]
+        for received_at, delay, size in reversed(self._recent):
+            if count >= FEWEST and newest - received_at > WINDOW_S:
                 break
-            least, count, before = min(least, delay - 8 * size / link_bps), count + 1, sent_at
+            least, count = min(least, delay - 8 * size / link_bps), count + 1
         base = min(delay - 8 * size / link_bps for _, delay, size in self._slots)
         self.seconds = max(0.0, least - base)
         return self.seconds
@@ -58,7 +57,7 @@ class Delivery:
         self.sent_bytes = 0  # of all
         self.told_bytes = 0  # of them, whose fate is known
         self._sent: deque[tuple[float, int]] = deque()  # sent at, sum
-        self._arrived: deque[tuple[float, int]] = deque()  # by the far clock, sum
+        self._arrived: deque[tuple[float, float, int]] = deque()  # by the far clock, sent at, sum
 
     @property
     def in_flight_bytes(self) -> int:
@@ -73,25 +72,22 @@ class Delivery:
             self.told_bytes = self._sent.popleft()[1]
         if received_at is None or (self._arrived and self._arrived[-1][0] > received_at):
             return
-        self._arrived.append((received_at, self.told_bytes))
+        self._arrived.append((received_at, sent_at, self.told_bytes))
         while received_at - self._arrived[0][0] > REMEMBERED_S and len(self._arrived) > 2:
             self._arrived.popleft()
 
-    def bps(self, lost_share: float) -> float | None:
-        """Of the last moment, without `lost_share`; None: too little is known."""
+    def rates(self) -> tuple[float, float] | None:
+        """At what rate the latest packets arrived, lost ones counted, and at what rate the same ones had left, in
+        bit/s; None: too little is known."""
         if len(self._arrived) < 2:
             return None
-        last_at, last_sum = self._arrived[-1]
-        for count, (at, total) in enumerate(reversed(self._arrived)):
+        last_at, last_sent_at, last_sum = self._arrived[-1]
+        for count, (at, sent_at, total) in enumerate(reversed(self._arrived)):
             span = last_at - at
             if span >= RATE_WINDOW_S and (count >= RATE_FEWEST or span >= 2 * RATE_WINDOW_S):
-                return 8 * (last_sum - total) * (1 - lost_share) / span
+                bits = 8 * (last_sum - total)
+                return bits / span, bits / max(last_sent_at - sent_at, TICK_S)
         return None
-
-    def sent_bps(self, now: float, seconds: float) -> float:
-        """Of what left in the last `seconds` and whose fate is not known yet."""
-        early = next((total for at, total in self._sent if at >= now - seconds), self.sent_bytes)
-        return 8 * (self.sent_bytes - early) / seconds
 
     def restart(self) -> None:
         self._arrived.clear()

@@ -131,9 +131,7 @@ def beside_long_tcp(scale: Scale, cubic: bool = False) -> Run:
     run = _run(120, scale.link(scale.steps((0, 2.0))))
     run.back = Link(run.sim, scale.link(scale.steps((0, 4.0))))
     run.flows = [MediaFlow(run.sim, run.forward, run.back, scale.media)]
-    run.tcp = [
-        TcpFlow(run.sim, run.forward, run.back, start_s=0.1, segment_bytes=scale.segment_bytes, cubic=cubic)
-    ]
+    run.tcp = [TcpFlow(run.sim, run.forward, run.back, start_s=0.1, segment_bytes=scale.segment_bytes, cubic=cubic)]
     return run
 
 

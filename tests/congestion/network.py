@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from tests.linklab.path import Loss, Outage, Rate
 
+NO_LOSS = Loss()
+
 
 class Simulation:
     def __init__(self) -> None:
@@ -39,7 +41,7 @@ class LinkSpec:
     delay_s: float
     queue_s: float = 0.3  # at the rate of the moment
     jitter_s: float = 0.0
-    loss: Loss = Loss()
+    loss: Loss = NO_LOSS
     outages: tuple[Outage, ...] = ()
     seed: int = 1
 
@@ -105,6 +107,8 @@ def capacity_bits(rate: Rate, start: float, end: float, most_bps: float = float(
     """What a link carries between two times, `most_bps` at most."""
     edges = [start, end]
     laps = range(int(end // rate.period_s) + 1) if rate.period_s else range(1)
-    edges += [at + lap * rate.period_s for lap in laps for at, _ in rate.steps if start < at + lap * rate.period_s < end]
+    edges += [
+        at + lap * rate.period_s for lap in laps for at, _ in rate.steps if start < at + lap * rate.period_s < end
+    ]
     edges.sort()
     return sum((b - a) * min(most_bps, rate.at((a + b) / 2)) for a, b in itertools.pairwise(edges))

@@ -201,7 +201,9 @@ async def test_a_train_is_padding_that_a_far_end_numbers_and_drops(bench: Bench)
     assert 2000 <= await bench.egress.send_train(2000) < 2010
     packets = [RtpPacket.parse(data) for _, data in bench.left]
     assert {(packet.ssrc, packet.payload_type, packet.payload) for packet in packets} == {(AGAIN, 97, b"")}
-    assert [packet.sequence_number for packet in packets] == [(65534 + number) & 0xFFFF for number in range(len(packets))]
+    assert [packet.sequence_number for packet in packets] == [
+        (65534 + number) & 0xFFFF for number in range(len(packets))
+    ]
     assert [transport_cc.number_in(data, EXTENSION_ID) for _, data in bench.left] == list(range(1, len(packets) + 1))
     assert max(listener.sizes) <= 300
     bench.pictures._RTCRtpSender__rtx_payload_type = None  # a far end without retransmissions

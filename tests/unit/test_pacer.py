@@ -258,3 +258,20 @@ def test_everything_leaves_or_is_told_dropped_and_pictures_leave_whole(
         if kind in (Kind.PICTURE, Kind.UPPER):
             mine = [name for name in left if name.startswith(f"{number}.")]
             assert mine in ([], [f"{number}.{part}" for part in range(parts)])
+
+
+def test_while_held_only_voice_and_reports_leave() -> None:
+    pacer: Pacer[str] = Pacer(None, 0.0)
+    pacer.hold(True)
+    pacer.put("file", Kind.DATA, 100, 0.0)
+    pacer.put("again", Kind.RETRANSMISSION, 100, 0.0)
+    pacer.put_picture("picture", 100, 0.0, picture=1)
+    assert pacer.take(0.0) is None
+    assert pacer.next_time(0.0) is None
+    pacer.put("report", Kind.RTCP, 100, 0.0)
+    pacer.put("voice", Kind.VOICE, 100, 0.0)
+    assert pacer.next_time(0.0) == 0.0
+    assert [pacer.take(0.0) for _ in range(3)] == [(Kind.VOICE, "voice"), (Kind.RTCP, "report"), None]
+    pacer.hold(False)
+    assert pacer.next_time(0.0) == 0.0
+    assert [taken[1] for taken in iter(lambda: pacer.take(0.0), None)] == ["picture", "again", "file"]
