@@ -70,6 +70,7 @@ SAVE_CLOCK_S = 300.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
+LINK_MOVED = 0.1  # of what it carried: MQTT's share is another
 
 OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
@@ -138,7 +139,7 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
-        self._link_bps = settings.link.up_kbps * 1000
+        self._link_bps = settings.link.up_kbps * 1000.0  # until a call has measured it; 0: unknown
         self.delivery.outbox.limits = Limits(chunk_bytes=chunk_bytes(self._link_bps))
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
@@ -330,11 +331,9 @@ class Agent:
             cut_off = status.state is State.TURNS and not self.hub.reachable
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB or cut_off)
         if status.state is not before.state:
-            self.delivery.share_link(messages_bps(self._link_bps) if status.state in _USES_THE_LINK else None)
+            self._share_link()
             if self.hub.renewal is not None:
                 self.hub.renewal.hold(status.state in _USES_THE_LINK)
-            if self.hub.link is not None:
-                self.hub.link.pace(pacing_bps(self._link_bps) if status.state is State.LIVE else None)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
@@ -345,6 +344,20 @@ class Agent:
                 status.state.value, before.state.value, status.consult.hex(), (status.call or before.call).hex(),
             )  # fmt: skip
         self.changed()
+
+    def _share_link(self) -> None:
+        """What MQTT may have of it."""
+        state = self.machine.status.state
+        self.delivery.share_link(messages_bps(self._link_bps) if state in _USES_THE_LINK else None)
+        if self.hub.link is not None:
+            self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else None)
+
+    def _link_measured(self, up_bps: float) -> None:
+        if abs(up_bps - self._link_bps) > LINK_MOVED * self._link_bps:
+            self._link_bps = up_bps
+            limits = self.delivery.outbox.limits
+            self.delivery.outbox.limits = limits._replace(chunk_bytes=chunk_bytes(up_bps))
+            self._share_link()
 
     def _sound(self, clips: list[Clip], hush: bool, before: core.State, felt: bool) -> None:
         state = self.machine.status.state
@@ -663,6 +676,8 @@ class Agent:
                 log.info("first seen call=%s", call.hex())
             case ipc.CallStats():
                 log.debug("call stats %s", frame)
+                if frame.link_known:
+                    self._link_measured(frame.up_bps)
                 self.turns.stats(frame, judged=self.machine.status.state in (State.LIVE, State.LOST))
             case ipc.TurnSound():
                 self.turns.sound(frame)

@@ -281,6 +281,14 @@ class CallStats(_Frame, frozen=True):
     sound_received: int = 0  # packets of the far voice
     sound_lost: int = 0
     lost_up: float | None = None  # share of the kiosk's voice, by the far end's newest report
+    link_known: bool = False  # whether the rates are measured, or told by the configuration
+    up_bps: int = 0  # what the link carries, headers included
+    down_bps: int = 0
+    queue_ms: float = 0.0  # of the kiosk's own, on the link
+    pictures_up: str = "none"  # or "stills", "moving"
+    pictures_down: str = "none"
+    reason_up: str = ""  # why there is not more, as the allocator says
+    reason_down: str = ""
 
 
 ToMedia = (

@@ -3,7 +3,8 @@
 Pure: text in, bytes out, and back. `compress` keeps Opus and its repetition (RED), VP8 with its retransmissions, the
 sha-256 fingerprint, a header extension, the data channels and the candidates, all in one canonical order; then raw
 deflate with a dictionary that holds the canonical text. What comes out of `decompress` is an ordinary SDP that aiortc,
-Chromium and Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical form does not.
+Chromium and Firefox take. Bytes from outside raise SdpError and nothing else, and can say nothing that the canonical
+form does not.
 """
 
 from __future__ import annotations

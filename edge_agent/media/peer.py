@@ -394,6 +394,7 @@ class Leg:
         sound = [entry for entry in inbound if entry.kind == "audio"]  # type: ignore[attr-defined]
         whole = [entry for entry in report.values() if getattr(entry, "type", "") == "transport"]
         rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
+        up, down = self._allocation.up, self._allocation.down
         with self._sound_lock:
             counts, buffer_ms, target_ms = self._sound.counts, self._sound.buffer_ms, self._sound.target_ms
         self._owner.send(
@@ -417,6 +418,14 @@ class Leg:
                 sound_received=sum(entry.packetsReceived for entry in sound),  # type: ignore[attr-defined]
                 sound_lost=max(0, sum(entry.packetsLost for entry in sound)),  # type: ignore[attr-defined]
                 lost_up=self._lost_up,
+                link_known=self._link.known,
+                up_bps=round(up.rate_bps),
+                down_bps=round(down.rate_bps),
+                queue_ms=1000 * self._link.queue_s,
+                pictures_up=up.motion.value,
+                pictures_down=down.motion.value,
+                reason_up=up.reason,
+                reason_down=down.reason,
             )
         )
 

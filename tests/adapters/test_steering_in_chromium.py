@@ -1,0 +1,78 @@
+"""The doctor's browser sends as the kiosk tells it over the call's data channel, by the console's own code."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent import ipc
+from edge_agent.core import sdp
+from tests.adapters.browser_far_end import Browser, browser
+from tests.adapters.media_bench import CALL, MediaBench
+from tests.e2e import speech
+
+JS = Path(__file__).resolve().parents[2] / "hub" / "static" / "js"
+ANSWER = """async offer => {
+  const { Leg } = await import("/js/leg.js");
+  const own = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
+  window.leg = new Leg(1, offer, [], () => undefined, () => undefined);
+  const [audio, video] = [own.getAudioTracks()[0], own.getVideoTracks()[0]];
+  await leg.answer({ audio, video }, { audio: true, video: true });
+  return leg.sdp;
+}"""
+SENDS = """async () => {
+  const reports = [...(await leg.pc.getStats()).values()].filter(({ type }) => type === "outbound-rtp");
+  const [audio, video] = ["audio", "video"].map(kind => reports.find(report => report.kind === kind));
+  const { sender } = leg.pc.getTransceivers().find(({ receiver }) => receiver.track.kind === "video");
+  const { active, maxBitrate } = sender.getParameters().encodings[0];
+  const ptime = leg.pc.remoteDescription.sdp.match(/a=ptime:(\\d+)/)[1];
+  const [width, frames] = [video?.frameWidth ?? 0, video?.framesSent ?? 0];
+  return { width, frames, active, bps: maxBitrate, packets: audio.packetsSent, ptime };
+}"""
+
+
+async def sends(far: Browser) -> dict[str, Any]:
+    return dict(await far.page.evaluate(SENDS))
+
+
+@pytest.mark.parametrize(
+    ("kbps", "width", "ptime"), [(32, 0, "60"), (64, 160, "60"), (0, 640, "20")], ids=["32", "64", "unknown"]
+)
+async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, width: int, ptime: str) -> None:
+    speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
+    page = tmp_path / "page"
+    page.mkdir()
+    shutil.copytree(JS, page / "js")
+    devices = {"camera": "synthetic", "microphone": "none", "speaker": "null", "board": "none"}
+    link = {"link": {"up_kbps": kbps, "down_kbps": kbps}}
+    async with (
+        browser(page, tmp_path / "doctor.wav") as far,
+        MediaBench(tmp_path, devices, settings=link).running() as bench,
+    ):
+        bench.send(ipc.StartCall(CALL, 1, (), held=True))
+        offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
+        answer = await far.page.evaluate(ANSWER, offer)
+        assert not (await sends(far))["active"], "pictures before anybody knew what the link carries"
+        bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(answer)))
+        await bench.expect(ipc.MediaConnected)
+        bench.send(ipc.Unhold(CALL))
+        await far.page.wait_for_function("leg.voice")  # the first order is there
+        if width:
+            await bench.expect(ipc.FirstSeen, within_s=4)
+            await far.page.wait_for_function(f"async () => (await ({SENDS})()).width === {width}", timeout=8000)
+        before = await sends(far)
+        await bench.stays(4)
+        after = await sends(far)
+        assert after["active"] == bool(width)
+        assert after["ptime"] == ptime
+        rate = (after["frames"] - before["frames"]) / 4
+        assert {0: rate == 0, 160: 3 <= rate <= 7, 640: rate >= 10}[width], rate
+        assert (after["packets"] - before["packets"]) / 4 <= 1000 / int(ptime) + 2
+
+        # What is no order changes nothing.
+        for text in ("{", "null", '{"video":{"bps":1e99,"height":120,"rate":5}}', '{"video":7,"voice":{"ms":1}}'):
+            await far.page.evaluate("text => leg.channel.onmessage({ data: text })", text)
+        assert (await sends(far))["bps"] == after["bps"]

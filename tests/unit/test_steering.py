@@ -1,0 +1,58 @@
+"""What the doctor's browser is told: once, when something is new, and its voice not more often than can be borne."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edge_agent.core.allocator import Allocator, Share
+from edge_agent.core.steering import LATER_S, Steering
+from edge_agent.core.voice import Direction
+
+
+def share(kbps: float) -> Share:
+    way = Direction(kbps * 1000)
+    return Allocator().share(way, way, 0.0).down
+
+
+def order(steering: Steering, of: Share, now: float, held: bool = False) -> Any:
+    text = steering.order(of, now, held=held)
+    return None if text is None else json.loads(text)
+
+
+def test_pictures_as_the_link_carries_them() -> None:
+    thin, middle = share(32), share(256)
+    steering = Steering(thin.voice, 0.0)
+    first = order(steering, thin, 0.0)
+    assert first["video"] is None
+    assert first["voice"] == {"bps": 14000, "ms": 60, "hz": 16000, "fec": False, "dtx": True, "red": False}
+    assert order(steering, thin, 1.0) is None, "it was told already"
+    second = order(steering, middle, 10.0)
+    assert middle.pictures is not None
+    assert second["video"] == {"bps": middle.pictures.bps, "height": 240, "rate": 15.0}
+    assert second["voice"]["ms"] == 20
+
+
+def test_a_worse_voice_at_once_a_better_one_later() -> None:
+    thin, good = share(32), share(1000)
+    steering = Steering(thin.voice, 0.0)
+    assert order(steering, good, 0.0)["voice"]["bps"] == 32000
+    assert order(steering, thin, 0.1)["voice"]["bps"] == 14000
+    assert order(steering, good, 0.2)["voice"]["bps"] == 14000
+    assert steering.order(good, LATER_S) is None
+    assert order(steering, good, LATER_S + 0.1)["voice"]["bps"] == 32000
+
+
+def test_while_held_nobody_hears_a_change() -> None:
+    thin, good = share(32), share(1000)
+    steering = Steering(thin.voice, 0.0)
+    steering.order(thin, 0.0)
+    assert order(steering, good, 0.1, held=True)["voice"]["bps"] == 32000
+    assert order(steering, share(256), 0.2, held=True) is not None
+
+
+def test_the_ceiling_leaves_room_for_what_was_asked_for() -> None:
+    for kbps in (64, 128, 256, 1000):
+        told = share(kbps)
+        ceiling_bps = Steering(told.voice, 0.0).ceiling_bps(told)
+        assert told.voice.wire_bps + told.pictures_wire_bps < ceiling_bps <= kbps * 1000
