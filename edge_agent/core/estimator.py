@@ -152,7 +152,8 @@ class Estimator:
         came = [fate for fate in fresh if fate.received_at is not None]
         if came:
             for fate in came:
-                self._queue.add(fate.sent_at, fate.received_at or 0.0, fate.size_bytes)
+                if self._train is None or not self._train[0] <= fate.sent_at <= self._train[1]:  # that is its own queue
+                    self._queue.add(fate.sent_at, fate.received_at or 0.0, fate.size_bytes)
             self._queue.update(self._link_bps)
             age_s = now - came[-1].sent_at
             self._age_s += 0.3 * (age_s - self._age_s)

@@ -34,6 +34,8 @@ class StandingQueue:
 
     def update(self, link_bps: float) -> float:
         """`link_bps`: what is known of it, for how long a packet itself takes."""
+        if not self._recent:
+            return 0.0
         least, count, newest = float("inf"), 0, self._recent[-1][0]
         for received_at, delay, size in reversed(self._recent):
             if count >= FEWEST and newest - received_at > WINDOW_S:

@@ -178,7 +178,7 @@ def test_jitter_is_no_standing_queue() -> None:
     queue = StandingQueue()
     for index in range(100):
         queue.add(index * 0.02, index * 0.02 + 7.0 + (index * 7 % 5) * 0.010, 200)
-    assert queue.update(float("inf")) == pytest.approx(0.0)
+    assert queue.update(float("inf")) < 0.015
 
 
 def test_long_packets_take_their_own_time() -> None:
