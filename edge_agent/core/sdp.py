@@ -182,7 +182,7 @@ def _parse(sdp: str) -> tuple[_Transport, list[_Media]]:
             name, _, value = line[2:].partition(":")
             if (read := _TRANSPORT_ATTRIBUTES.get(name)) is not None:
                 read(transport, value)
-            elif media and (read_media := _MEDIA_ATTRIBUTES.get(name)) is not None:
+            elif media and (read_media := _attributes_of(media[-1]).get(name)) is not None:
                 read_media(media[-1], value)
             elif media and name in _DIRECTIONS:
                 media[-1].direction = name
@@ -429,10 +429,16 @@ _MEDIA_ATTRIBUTES: dict[str, Callable[[_Media, str], None]] = {
     "fmtp": _read_fmtp,
     "ptime": _read_ptime,
     "maxptime": _read_maxptime,
-    "sctp-port": _read_sctp_port,
     "ssrc": _read_ssrc,
     "ssrc-group": _read_ssrc_group,
 }
+
+
+_DATA_ATTRIBUTES: dict[str, Callable[[_Media, str], None]] = {"mid": _read_mid, "sctp-port": _read_sctp_port}
+
+
+def _attributes_of(media: _Media) -> dict[str, Callable[[_Media, str], None]]:
+    return _DATA_ATTRIBUTES if media.kind == "application" else _MEDIA_ATTRIBUTES
 
 
 def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:

@@ -230,7 +230,8 @@ class Leg:
         if self._allocation.call_bps != before.call_bps:
             self.egress.set_rate(self._allocation.call_bps)
         self.camera.plan, self.camera.rtt_s = up.pictures, self._link.rtt_s
-        self.microphone.plan = up.voice
+        if up.voice != before.up.voice:
+            self.microphone.plan = up.voice
         if up.voice.wire_bps != before.up.voice.wire_bps:
             self._say_plan()
         if up.motion is not before.up.motion or _size(up.pictures) != _size(before.up.pictures):
