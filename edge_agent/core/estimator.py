@@ -36,6 +36,7 @@ FASTER_AFTER_S = 4.0  # without a queue; then with the square of the time, as CU
 MOST_GROWTH = 1.0  # a second
 NEAR_FROM, NEAR_TO = 0.85, 1.3  # of what the link was last found to do
 CAREFUL, FAST = 1.0, 2.0
+MOST_CAREFUL = 0.06  # a second: calls of short and of long round trips alike
 CARRIED_S = 3.0
 LEAST_RISES = 0.02  # a report, of the way to what is seen
 UNUSED = 1.5  # of what was really sent: above, nothing is known
@@ -50,7 +51,8 @@ TRAIN_SHARE, TRAIN_MOST_SHARE = 0.8, 0.9  # of what a train shows is taken: othe
 TRAIN_PATIENCE_S = 3.0
 
 FOREIGN_AFTER = 4  # answers to a queue that stays: it is not ours
-FOREIGN_LOSS_FACTOR = 0.8
+FOREIGN_AGAIN_AFTER, FOREIGN_REMEMBERED_S = 1, 20.0
+FOREIGN_LOSS_FACTOR = 0.85
 FOREIGN_SEGMENT_BITS = 8 * 1200.0  # each round trip, as TCP
 
 SILENCE_S = 1.0  # and two round trips
@@ -75,7 +77,9 @@ class Estimator:
         self._link_bps = math.inf  # as far as is known, what the link does
         self._drained_bps = 0.0  # to be gone on with when no queue stands any more
         self._answers = 0  # to a queue that did not go meanwhile
+        self._unanswered_bps = 0.0  # the rate before them
         self._is_foreign = False
+        self._foreign_until = now  # it is taken for that again sooner
         self._hold_until = now
         self._clear_since = now
         self._ramp_to_bps = 0.0
@@ -257,7 +261,7 @@ class Estimator:
             self._carried = [(at, bps) for at, bps in self._carried if now - at < CARRIED_S]
             self._carried.append((now, rates[0]))
         queue_s, target_s = self.queue_s, self.target_s
-        if excess:
+        if excess and not self._is_foreign:
             self._lower(self.rate_bps * (1 - excess), self.rate_bps * (1 - excess), now)
         if queue_s < target_s / 2:
             self._answers, self._is_foreign = 0, False
@@ -275,16 +279,19 @@ class Estimator:
     def _answer_queue(self, queue_s: float, handed_bps: float, sent_bps: float, now: float) -> None:
         if now < self._hold_until and handed_bps > FAR_BELOW * sent_bps:
             return
+        if self._answers == 0:
+            self._unanswered_bps = self.rate_bps
+        factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
         if handed_bps > DRAINS * sent_bps:  # less was sent, and it drains
             self._answers = 0
         elif handed_bps > STANDS * sent_bps:  # it neither drains nor grows by what we do
             self._answers += 1
-            if self._answers > FOREIGN_AFTER:
+            if self._answers > (FOREIGN_AGAIN_AFTER if now < self._foreign_until else FOREIGN_AFTER):
                 self._is_foreign = True
+                self._rate_bps = max(self.rate_bps, FOREIGN_LOSS_FACTOR * self._unanswered_bps)
                 return
-        factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
-        if handed_bps > STANDS * sent_bps and sent_bps < USED * self.rate_bps:
-            handed_bps = USED * self.rate_bps  # that is all that was sent, and tells nothing of the link
+            if sent_bps < USED * self.rate_bps:  # what is handed over is all that was sent, and tells nothing
+                handed_bps = USED * self.rate_bps
         self._lower(handed_bps * factor, handed_bps, now)
 
     def _lower(self, rate_bps: float, handed_bps: float, now: float) -> None:
@@ -305,27 +312,29 @@ class Estimator:
     def _grow(self, passed_s: float, now: float) -> None:
         rate_bps = self.rate_bps
         # As much as may stand in the queue until it is seen: near what the link was last found to do, and away from it.
-        careful = CAREFUL * self.target_s / self._answer_s**2
+        careful = min(MOST_CAREFUL, CAREFUL * self.target_s / self._answer_s**2)
         fast = min(MOST_GROWTH, FAST * self.target_s / self._answer_s**2)
         if self._starting or rate_bps < RAMP_SHARE * self._ramp_to_bps:
             growth_bps = rate_bps * min(math.log(2) / self._answer_s, fast)
         else:
             clear_s = now - self._clear_since
             growth_bps = GROWTH_AT_1M_BPS * math.sqrt(rate_bps / 1e6) * (1 + (clear_s / FASTER_AFTER_S) ** 2)
-            if rate_bps < NEAR_FROM * self._link_bps:
+            if math.isinf(self._link_bps):
+                growth_bps = min(growth_bps, fast * rate_bps)
+            elif rate_bps < NEAR_FROM * self._link_bps:
                 growth_bps = fast * rate_bps
             else:
-                growth_bps = min(growth_bps, (careful if rate_bps < NEAR_TO * self._link_bps else fast) * rate_bps)
+                growth_bps = min(growth_bps, careful * rate_bps)
         unused = UNUSED_AT_START if self._starting else UNUSED
         most_bps = min(self._most_bps, unused * max((bps for _, bps in self._carried), default=0.0))
         if rate_bps < most_bps:
             self._rate_bps = min(rate_bps + growth_bps * passed_s, most_bps)
             if self._rate_bps > NEAR_TO * self._link_bps:
-                self._link_bps = self._rate_bps
-                self.known = True
+                self._link_bps = math.inf  # it has become another
 
     def _share_with_others(self, lost: int, passed_s: float, now: float) -> None:
         """A queue that stays whatever we do is somebody else's: losses tell when to give way, as they tell TCP."""
+        self._foreign_until = now + FOREIGN_REMEMBERED_S
         if now < self._hold_until:
             return
         if lost > self.inherent_loss * 20:
