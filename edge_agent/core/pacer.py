@@ -37,8 +37,8 @@ class Kind(IntEnum):
     RTCP = 1
     CONTROL = 2  # short data: what the far end is told of how to send, and what belongs to that
     REDUNDANCY = 3  # a second copy of voice that is a packet of its own
-    PICTURE = 4  # what later pictures are built on
-    RETRANSMISSION = 5
+    RETRANSMISSION = 4  # what has been waited for longest, and what is sent after it is built on it
+    PICTURE = 5  # what later pictures are built on
     UPPER = 6  # a picture that no other is built on
     DATA = 7
 

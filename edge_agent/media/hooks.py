@@ -7,7 +7,7 @@ Tried with aiortc 1.16.0; `tests/unit/test_media_hooks.py` fails when a name use
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fractions import Fraction
 from typing import Any
 
@@ -66,9 +66,11 @@ def tap(receiver: RTCRtpReceiver, sink: PacketSink) -> None:
     """Hand every RTP packet of `receiver` to `sink`, in order of arrival, retransmissions unwrapped.
 
     The stock jitter buffers hold sound back 80 ms and stall 320 ms for one lost packet, and ignore the marker bit of
-    pictures; behind them every picture would be decoded in a thread. The kit's own buffers take their place.
+    pictures; behind them every picture would be decoded in a thread. Stock NACKs have no timer. The kit's own take
+    their place.
     """
     receiver._RTCRtpReceiver__jitter_buffer = _Tap(sink)  # type: ignore[attr-defined]
+    receiver._RTCRtpReceiver__nack_generator = None  # type: ignore[attr-defined]
 
 
 def red_payload_types(receiver: RTCRtpReceiver) -> set[int]:
@@ -77,8 +79,13 @@ def red_payload_types(receiver: RTCRtpReceiver) -> set[int]:
     return {number for number, codec in codecs.items() if codec.mimeType.lower() == "audio/red"}
 
 
+async def ask_again(receiver: RTCRtpReceiver, ssrc: int, numbers: Collection[int]) -> None:
+    """Send a NACK for packets by their sequence numbers, counted on beyond 16 bits."""
+    await receiver._send_rtcp_nack(ssrc, sorted({number % 2**16 for number in numbers}))
+
+
 async def request_key_frame(receiver: RTCRtpReceiver, ssrc: int) -> None:
-    """Send a PLI. aiortc sends them by itself only for losses that its own buffer sees."""
+    """Send a PLI."""
     await receiver._send_rtcp_pli(ssrc)
 
 

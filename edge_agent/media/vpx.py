@@ -10,7 +10,6 @@ fails, PyAV's encoder takes its place: a key picture with each change, and no la
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -325,12 +324,10 @@ def _configure(config: _Config, plan: PicturePlan, layered: bool) -> None:
 
 
 def _candidates() -> Iterator[str]:
-    """The wheel's own first: it is the one that was tried with this PyAV."""
+    """The wheel's own alone: the system's is laid out as its version has it."""
     package = Path(av.__file__).parent
     for folder in (package.with_name("av.libs"), package / ".dylibs", package):
         yield from map(str, sorted(folder.glob("libvpx[-.]*")))
-    if system := ctypes.util.find_library("vpx"):
-        yield system
 
 
 def _declare(vpx: ctypes.CDLL) -> None:

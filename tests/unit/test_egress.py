@@ -235,7 +235,24 @@ async def test_dropped_pictures_ask_for_a_key_and_are_not_sent_again(bench: Benc
     await bench.egress.send_rtp(rtp(AGAIN, 601, (1).to_bytes(2, "big") + bytes(30)))  # its NACK twice
     bench.egress.set_rate(None)
     await bench.until(3)
-    assert bench.names == ["picture 1", "picture 2", "again 600"]
+    assert bench.names == ["picture 1", "again 600", "picture 2"]
+
+
+async def test_what_nothing_is_built_on_is_not_sent_again(bench: Bench) -> None:
+    for number, upper in ((7, True), (8, False)):
+        start = bytes(VpxPayloadDescriptor(1, 0, picture_id=1, tid=(int(upper), 1), tl0picidx=1)) + bytes(30)
+        await bench.egress.send_rtp(rtp(AGAIN, number, number.to_bytes(2, "big") + start))
+    assert bench.names == ["again 8"]
+
+
+async def test_a_packet_is_sent_again_when_its_last_copy_must_have_been_lost(bench: Bench) -> None:
+    bench.egress.rtt_s = 0.05
+    again = (1).to_bytes(2, "big") + bytes(30)
+    for number in range(3):
+        await bench.egress.send_rtp(rtp(AGAIN, number, again))
+        if number == 1:
+            await asyncio.sleep(0.06)
+    assert bench.names == ["again 0", "again 2"]
 
 
 async def test_upper_pictures_are_told_by_their_layer(bench: Bench) -> None:

@@ -37,6 +37,8 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (RECEIVER, "pli_flag, encoded_frame = "),
         (RECEIVER, "if encoded_frame is not None"),
         (RECEIVER, "async def _send_rtcp_pli(self, media_ssrc: int)"),
+        (RECEIVER, "async def _send_rtcp_nack(self, media_ssrc: int, lost: list[int])"),
+        (RECEIVER, "if self.__nack_generator is not None and self.__nack_generator.add(packet):"),
         (PEER, "dtlsTransport = RTCDtlsTransport(iceTransport, self.__certificates)"),
         (PEER, "transceiver._headerExtensions = HEADER_EXTENSIONS[transceiver.kind][:]"),
         (PEER, "find_common_codecs(CODECS[media.kind], media.rtp.codecs)"),
