@@ -219,7 +219,8 @@ class _Way:
         ):
             at_rate = replace(way, rate_bps=rate_bps)
             choose = kiosk_plan if self._up else browser_plan
-            self._voice = choose(at_rate, _voice_room_bps(at_rate, motion), self._voice)
+            current = None if settling else self._voice  # there is nothing yet to be careful of
+            self._voice = choose(at_rate, _voice_room_bps(at_rate, motion), current)
             self._voice_for, self._voice_at = (rate_bps, way.loss, motion), now
         return self._voice
 
@@ -240,13 +241,12 @@ class _Way:
 def _voice_room_bps(way: Direction, motion: Motion) -> float:
     """For voice, its headers and what protects it."""
     room = way.rate_bps * (1 - MARGIN) - CONTROL_BPS
-    if not way.measured:
-        room = min(room, UNMEASURED_VOICE_BPS)
+    most = MOST_VOICE_BPS if way.measured else UNMEASURED_VOICE_BPS
     if motion is Motion.MOVING:
-        return min(room * VOICE_SHARE, MOST_VOICE_BPS)
+        return min(room * VOICE_SHARE, most)
     if motion is Motion.STILLS and way.rate_bps >= STILLS_FROM_BPS[2]:
-        return room - _wire_bps(FORMS[1].most_bps, way.rate_bps, way.loss)
-    return room
+        room -= _wire_bps(FORMS[1].most_bps, way.rate_bps, way.loss)
+    return min(room, most)
 
 
 def _coded_bps(rate_bps: float, loss: float, voice_bps: float) -> float:

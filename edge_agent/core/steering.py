@@ -14,7 +14,7 @@ from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
-LATER_S = 5.0  # a browser codes its voice anew at most so often, when it is for the better
+LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 
 
 def voice_wish(plan: VoicePlan) -> VoiceWish:

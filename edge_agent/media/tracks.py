@@ -118,18 +118,19 @@ class CameraTrack(MediaStreamTrack):
         self._newest: Picture | None = None
         self._arrived = asyncio.Event()
         self._started_at: float | None = None
-        self._due_at = 0.0
+        self._due_at = float("-inf")  # the last one that was taken
         self._last_pts = -1
         self._encoder: PictureEncoder | None = None
         self._key_wanted = False
         self._key_at = float("-inf")
 
     def see(self, picture: Picture) -> None:
-        if self.held or self.plan is None or picture.captured_at < self._due_at:
+        if self.held or (plan := self.plan) is None:
             return
-        interval_s = 1 / self.plan.rate
-        after_a_gap = picture.captured_at - self._due_at >= interval_s
-        self._due_at = (picture.captured_at - EARLY_S if after_a_gap else self._due_at) + interval_s
+        since_due_s = picture.captured_at - self._due_at - 1 / plan.rate  # the plan may be another than the last one's
+        if since_due_s < 0:
+            return
+        self._due_at = picture.captured_at - (EARLY_S if since_due_s >= 1 / plan.rate else since_due_s)
         self._event_loop.call_soon_threadsafe(self._take, picture)
 
     def want_key_picture(self) -> None:
