@@ -28,7 +28,8 @@ from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters, RTCRtpSendParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 
-from edge_agent.core import transport_cc
+from edge_agent.core import lipsync, transport_cc
+from edge_agent.core.lipsync import Report
 from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
 from edge_agent.core.transport_cc import Arrivals, Departures, Fate
 
@@ -64,6 +65,8 @@ MOST_REMEMBERED = 512
 MOST_SOURCES = 8  # a far end has three; reports tell of each, and 31 is all that one can hold
 MOST_JITTER = 2**32 - 1  # that a report can tell
 _SPOILT = (struct.error, ValueError, LookupError)  # what aiortc raises for packets that are not what they say
+
+ReportListener = Callable[[Report], None]
 
 
 class LinkListener(Protocol):
@@ -182,6 +185,7 @@ class Egress:
         self.listener: LinkListener | None = None
         self.extra_bytes = 0  # of each packet's headers, beside those of IPv4 and UDP: a relay's, IPv6's
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
+        self.report_listener: ReportListener | None = None  # told the far end's sender reports
         self.rtt_s = 0.25  # until it is known
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
@@ -397,6 +401,9 @@ class Egress:
 
     def rtcp_came(self, data: bytes) -> bytes:
         """What is left of it for aiortc, which takes every transport-cc report for NACKs."""
+        if self.report_listener is not None:
+            for sent in lipsync.reports_in(data):
+                self.report_listener(sent)
         reports, rest = transport_cc.reports_in(data)
         for fci in reports:
             try:

@@ -18,9 +18,10 @@ _WALL = np.repeat(np.random.default_rng(5).integers(40, 215, (15, 40)).astype(np
 
 
 def film(number: int) -> NDArray[np.uint8]:
-    """A wall that goes by, as I420."""
+    """A wall that goes by before a camera with some noise, as I420."""
     picture = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
-    picture[:HEIGHT] = np.roll(_WALL, 2 * number, 1)[:, :WIDTH]
+    noise = np.random.default_rng(number).integers(-15, 16, (HEIGHT, WIDTH))
+    picture[:HEIGHT] = np.roll(_WALL, 2 * number, 1)[:, :WIDTH] + noise
     return picture
 
 
