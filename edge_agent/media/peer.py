@@ -30,11 +30,8 @@ from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import red, sdp
-<<<<<<< HEAD
 from edge_agent.core.allocator import Motion
-=======
 from edge_agent.core.lipsync import LipSync, Report
->>>>>>> pictures
 from edge_agent.core.nacks import Nacks
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, Steering, voice_wish
@@ -43,10 +40,7 @@ from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import IP_UDP_BYTES, egress_of
-<<<<<<< HEAD
 from edge_agent.media.linkshare import LinkShare
-from edge_agent.media.pictures import GAP_WAIT_RTTS, LEAST_GAP_WAIT_S, EncodedPicture, PictureAssembler
-=======
 from edge_agent.media.pictures import (
     GAP_WAIT_RTTS,
     LEAST_GAP_WAIT_S,
@@ -54,7 +48,6 @@ from edge_agent.media.pictures import (
     HeldPictures,
     PictureAssembler,
 )
->>>>>>> pictures
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 from hardware.api import SAMPLE_RATE_HZ
 
@@ -139,13 +132,9 @@ class Leg:
             _prefer(transceiver, _CODECS[transceiver.kind])
         self._channel = self._connection.createDataChannel(CHANNEL_LABEL, negotiated=True, id=CHANNEL_ID)
         self.egress = egress_of(audio.sender)
-<<<<<<< HEAD
         self.egress.listener = self._link
         self.egress.set_rate(self._allocation.call_bps)
-=======
-        self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
         self.egress.report_listener = self._take_sender_report
->>>>>>> pictures
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
         hooks.on_key_frame_request(video.sender, self.camera.want_key_picture)
