@@ -49,6 +49,8 @@ async function offer(leg, late) {
   legs.set(leg, pc);
   const stream = new MediaStream(ownTracks());
   pc.kept = stream.getTracks();
+  const channel = pc.createDataChannel("link", { negotiated: true, id: 0 });
+  channel.onopen = () => channel.send(JSON.stringify({ video: { bps: 800_000, height: 480, rate: 15 } }));
   for (const track of pc.kept) pc.addTrack(track, stream);
   await pc.setLocalDescription(await pc.createOffer());
   while (pc.iceGatheringState !== "complete") {
