@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 
-from edge_agent.core.allocator import Motion, Share
+from edge_agent.core.allocator import Allocation, Motion, Share
 from edge_agent.core.sdp import VoiceWish
 from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
+LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 
 
@@ -36,6 +37,7 @@ class Steering:
         self.voice = voice
         self._voice_at = now - LATER_S
         self._last = ""
+        self._line_at = now
 
     def order(self, share: Share, now: float, *, held: bool = False) -> str | None:
         """The JSON to send now; None: nothing that is new."""
@@ -48,6 +50,21 @@ class Steering:
             return None
         self._last = order
         return order
+
+    def line(
+        self, allocation: Allocation, loss: tuple[float, float], rtt_s: float, queue_s: float, now: float
+    ) -> str | None:
+        """How the line is, for the doctor's eyes, when it is time to say so. `loss`: shares, up and down; `queue_s`:
+        what stands of the kiosk's own."""
+        up, down = allocation.up, allocation.down
+        if now - self._line_at < max(LINE_S, LINE_BITS / (LINE_SHARE * up.rate_bps)):
+            return None
+        self._line_at = now
+        told = [
+            round(up.rate_bps / 1000), round(down.rate_bps / 1000), round(100 * loss[0]), round(100 * loss[1]),
+            round(1000 * rtt_s), round(1000 * queue_s), up.motion.value, down.motion.value, up.reason, down.reason,
+        ]  # fmt: skip
+        return json.dumps({"line": told}, separators=(",", ":"))
 
     def ceiling_bps(self, share: Share) -> int:
         """Of all that the browser may send (REMB): what it is told to, and what it may miss that by."""

@@ -271,6 +271,10 @@ class Leg:
         if (order := self._steering.order(down, now, held=self._held)) is not None:
             log.info("far end told call=%s leg=%d order=%s", self.call.hex(), self.number, order)
             self._channel.send(order)
+        lost = self._memory.lost_up.share, self._memory.lost_down.share
+        line = self._steering.line(self._allocation, lost, self._link.rtt_s, self._link.queue_s, now)
+        if line is not None and not self._held:
+            self._channel.send(line)
 
     def _say_pictures(self) -> None:
         up = self._allocation.up

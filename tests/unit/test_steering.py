@@ -56,3 +56,17 @@ def test_the_ceiling_leaves_room_for_what_was_asked_for() -> None:
         told = share(kbps)
         ceiling_bps = Steering(told.voice, 0.0).ceiling_bps(told)
         assert told.voice.wire_bps + told.pictures_wire_bps < ceiling_bps <= kbps * 1000
+
+
+def test_how_the_line_is_is_said_now_and_then() -> None:
+    """The thinner it is, the less often: it takes a hundredth of it."""
+    for kbps, every_s in ((18, 8.9), (64, 2.5), (1000, 2.0)):
+        way = Direction(kbps * 1000, 0.02)
+        allocation = Allocator().share(way, way, 0.0)
+        steering = Steering(allocation.down.voice, 0.0)
+        assert steering.line(allocation, (0.02, 0.0), 0.41, 0.04, every_s - 0.1) is None
+        said = steering.line(allocation, (0.02, 0.0), 0.41, 0.04, every_s)
+        assert said is not None
+        assert len(said) + 37 + 28 + 28 <= 200
+        assert json.loads(said)["line"][:6] == [kbps, kbps, 2, 0, 410, 40]
+        assert steering.line(allocation, (0.02, 0.0), 0.41, 0.04, every_s + 0.1) is None

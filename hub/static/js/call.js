@@ -6,7 +6,7 @@
  *
  * @typedef {{path: "connecting"|"up"|"lost", lostSince: number, deaf: boolean, noPicture: boolean,
  *   soundBlocked: boolean, muted: boolean, cameraOff: boolean, hasMicrophone: boolean, hasCamera: boolean,
- *   starting: boolean, inTurns: boolean, problems: Record<"audio"|"video", string>}} MediaStatus `lostSince` is in Unix ms
+ *   starting: boolean, inTurns: boolean, problems: Record<"audio"|"video", string>, line: import("./leg.js").Line|null}} MediaStatus `lostSince` is in Unix ms
  */
 
 import { OwnDevices } from "./devices.js";
@@ -21,6 +21,7 @@ const OLD_LEG_MS = 1000; // the kiosk may see the new leg a moment later than we
 const DEVICES_MS = 1500; // with permission given the answer carries real addresses; a question may stand for long
 const TICK_MS = 500;
 const LISTEN_MS = 200; // closer, while nothing comes
+const LINES_KEPT = 90; // some three minutes of a good line
 const BREATH_MS = 1600; // the kiosk's pauses in speech have a packet each 400 ms, and some are lost
 
 export class CallMedia {
@@ -55,6 +56,9 @@ export class CallMedia {
     this.kioskState = { leg: 0, state: "connected" };
     this.askedAt = -Infinity;
     this.soundBlocked = false;
+    /** @type {import("./leg.js").Line[]} of this call, the newest last */
+    this.lines = [];
+    this.toldLine = undefined;
   }
 
   /**
@@ -172,6 +176,7 @@ export class CallMedia {
       starting: starting !== null,
       inTurns: this.inTurns,
       problems: { ...problems },
+      line: this.active?.line ?? null,
     };
   }
 
@@ -258,8 +263,11 @@ export class CallMedia {
     await this.active?.measure(now).catch(() => undefined); // closed between two ticks
     if (!this.call) return;
     const before = JSON.stringify(this.status());
+    const line = this.active?.line;
+    if (line && line !== this.lines.at(-1)) this.lines = [...this.lines, line].slice(-LINES_KEPT);
     this.#judge();
-    if (JSON.stringify(this.status()) !== before || this.lostAt) this.onChange();
+    if (JSON.stringify(this.status()) !== before || this.lostAt || line !== this.toldLine) this.onChange();
+    this.toldLine = line;
     if (this.#needsNewLeg(performance.now())) this.#askForLeg();
   }
 

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
+import { lineView } from "./lineview.js";
 import { duration, languageLabel, outcomeLabel, warningLabel } from "./labels.js";
 import { callState } from "./state.js";
 
@@ -33,6 +34,7 @@ export function callView(state, actions, media, turns, now, localNow) {
         live && call.answeredAt > 0 && h("time", { class: "elapsed", "data-test": "elapsed" }, duration(now - call.answeredAt)),
       ),
       !live && details(call, now),
+      phase === "live" && lineView(status.line, media.lines),
       phase === "turns" && whoSpeaks(turns.status(), call),
       h("p", { class: "call-words", "data-test": "call-words" }, words(call, phase, status, localNow)),
       h("div", { class: status.hasCamera && !status.cameraOff ? "own" : "own off" }, media.ownVideo, h("span", { class: "own-off" }, icon("cameraOff"))),

@@ -3,6 +3,11 @@
  * comes back; `call.js` decides which one is heard.
  *
  * @typedef {import("./devices.js").Kind} Kind
+ *
+ * How the line is, as the kiosk has measured it: kbit/s, percent lost and what is sent of pictures, up (from the clinic) and down;
+ * the round trip and the queue of what the kiosk sends in ms; why there is not more.
+ * @typedef {{up: number, down: number, lostUp: number, lostDown: number, rtt: number, queue: number, picturesUp: string,
+ *   picturesDown: string, whyUp: string, whyDown: string}} Line
  */
 
 // What the kiosk tells over a data channel of the call (`edge_agent/core/steering.py`): how the pictures and the voice are
@@ -44,6 +49,8 @@ export class Leg {
     /** @type {{bps: number, height: number, rate: number}|null} as the kiosk asks for them; null: none */
     this.video = null;
     this.voice = "";
+    /** @type {Line|null} */
+    this.line = null;
     this.applied = Promise.resolve(); // one change of parameters after another
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
@@ -152,6 +159,7 @@ export class Leg {
     } catch {
       return console.warn("an order that is none");
     }
+    if (Array.isArray(order?.line)) this.line = lineOf(order.line) ?? this.line;
     if (order?.video === null || isOrder(order?.video, FIELDS.video)) {
       this.video = order.video;
       void this.#apply();
@@ -217,6 +225,15 @@ export class Leg {
 /** Whether all that belongs in it is there, and within its bounds. */
 const isOrder = (order, fields) =>
   typeof order === "object" && order !== null && Object.entries(fields).every(([name, [least, most]]) => Number(order[name]) >= least && Number(order[name]) <= most);
+
+/** @param {any[]} told @returns {Line|null} */
+function lineOf(told) {
+  const [numbers, words] = [told.slice(0, 6), told.slice(6, 10)];
+  if (!numbers.every((number) => Number.isFinite(number) && number >= 0) || !words.every((word) => typeof word === "string")) return null;
+  const [up, down, lostUp, lostDown, rtt, queue] = numbers;
+  const [picturesUp, picturesDown, whyUp, whyDown] = words;
+  return told.length < 10 ? null : { up, down, lostUp, lostDown, rtt, queue, picturesUp, picturesDown, whyUp, whyDown };
+}
 
 /**
  * @param {string} offer

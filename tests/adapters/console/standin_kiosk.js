@@ -50,7 +50,11 @@ async function offer(leg, late) {
   const stream = new MediaStream(ownTracks());
   pc.kept = stream.getTracks();
   const channel = pc.createDataChannel("link", { negotiated: true, id: 0 });
-  channel.onopen = () => channel.send(JSON.stringify({ video: { bps: 800_000, height: 480, rate: 15 } }));
+  channel.onopen = () => {
+    channel.send(JSON.stringify({ video: { bps: 800_000, height: 480, rate: 15 } }));
+    channel.send('{"line":["rubbish"]}');
+    channel.send(JSON.stringify({ line: [64, 1200, 2, 0, 410, 40, "stills", "moving", "thin", ""] }));
+  };
   for (const track of pc.kept) pc.addTrack(track, stream);
   await pc.setLocalDescription(await pc.createOffer());
   while (pc.iceGatheringState !== "complete") {

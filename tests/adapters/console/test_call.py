@@ -41,6 +41,12 @@ async def test_claim_holds_and_answer_is_heard_and_seen(desk: Desk) -> None:
     await expect(desk.page.locator("#far-video")).to_have_js_property("muted", False)
     await until_true(desk.page, "document.querySelector('#far-video').currentTime > 1")
     await expect(desk.part("elapsed")).to_contain_text("0:")
+    await desk.part("line").locator("summary").click()
+    await expect(desk.part("line")).to_contain_text("Line 64 kbit/s")
+    await expect(desk.part("line")).to_contain_text(
+        "From the clinic: a picture now and then – the line carries no more"
+    )
+    await expect(desk.part("line")).to_contain_text("To the clinic: moving picture1.2 Mbit/s, 0 % lost")
     await desk.picture("live")
 
     await desk.part("mute").click()
