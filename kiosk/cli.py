@@ -32,6 +32,7 @@ EXIT_CODES = """exit codes:
 _WRONG_USE = [
     ("edge_agent.core.settings", "SettingsError"),
     ("edge_agent.core.joining", "CodeError"),
+    ("edge_agent.core.trace", "TraceError"),
 ]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
@@ -99,6 +100,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_join(commands)
     _add_config(commands)
     _add_devices(commands)
+    _add_trace(commands)
     _add_demo(commands)
     return parser
 
@@ -226,6 +228,22 @@ def _add_devices(commands: Any) -> None:
         "  teleconsult devices\n",
     )
     parser.set_defaults(run=_devices)
+
+
+def _add_trace(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "trace",
+        "tell what the link did in a call, and what was made of it",
+        "  teleconsult trace /var/lib/teleconsult/traces/5f0c…-1.trace\n"
+        "  teleconsult trace call.trace --svg call.svg\n",
+        "A kiosk keeps a trace of each call in the folder `traces` of its state: times, sizes and rates, nothing of\n"
+        "who talked or what was said. The plot shows what was estimated then, and what today's estimator makes of\n"
+        "it.\n",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it there too")
+    parser.set_defaults(run=_trace)
 
 
 def _add_demo(commands: Any) -> None:
@@ -387,6 +405,20 @@ def _devices(options: argparse.Namespace) -> int:
         for name in names:
             print(f'  {kind} = "device:{name}"')
     print('To use one, put its line under [devices] in the kiosk\'s file; "auto" takes the first that works.')
+    return OK
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from edge_agent.core.trace import Story, svg, told
+
+    try:
+        story = Story(options.file.read_bytes())
+        print(told(story))
+        if options.svg is not None:
+            options.svg.write_text(svg(story), encoding="utf-8")
+    except OSError as error:
+        print(f"teleconsult: {error.filename}: {error.strerror}", file=sys.stderr)
+        return WRONG_USE
     return OK
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from edge_agent.core.allocator import Allocation, Allocator
 from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
+from edge_agent.core.trace import Trace
 from edge_agent.core.transport_cc import Fate
 from edge_agent.core.voice import Direction, LinkMemory
 
@@ -21,7 +22,9 @@ class LinkShare:
 
     def __init__(self, memory: LinkMemory, now: float, held: bool) -> None:
         self._memory = memory
-        self._up = Estimator(now, memory.told_up_bps or memory.learnt_up_bps)
+        start_bps = memory.told_up_bps or memory.learnt_up_bps
+        self._up = Estimator(now, start_bps)
+        self.trace = Trace(now, start_bps)
         self._allocator = Allocator()
         self.allocation = self.share(now, held)
 
@@ -29,9 +32,11 @@ class LinkShare:
 
     def left(self, size_bytes: int, now: float) -> None:
         self._up.sent(size_bytes, now)
+        self.trace.left(size_bytes, now)
 
     def told(self, fates: Sequence[Fate], now: float) -> None:
         self._up.take_fates(fates, now)
+        self.trace.told(fates, now)
 
     def has_room(self, now: float) -> bool:
         return self._up.has_room(now)
@@ -42,10 +47,12 @@ class LinkShare:
         """By the far end, of the kiosk's voice."""
         self._memory.lost_up.add(fraction_lost)
         self._up.take_receiver_report(fraction_lost, rtt_s, now)
+        self.trace.reported(fraction_lost, rtt_s, now)
 
     def answered(self, rtt_s: float, wire_bytes: int, now: float) -> None:
         """A question of a consent check: both together are so long."""
         self._up.take_rtt(rtt_s, now, wire_bytes)
+        self.trace.answered(rtt_s, wire_bytes, now)
 
     @property
     def rtt_s(self) -> float:
@@ -80,6 +87,7 @@ class LinkShare:
         if (learnt := self._up.remembered()) is not None:
             self._memory.learnt_up_bps = learnt
         self.allocation = self._allocator.share(self._way_up(), self._way_down(), now, held=held)
+        self.trace.decided(self.allocation, self.queue_s, now)
         return self.allocation
 
     def _way_up(self) -> Direction:

@@ -210,6 +210,10 @@ class Leg:
         self._pictures.require_key_frame()
         self._ask_for_key_frame()
 
+    def trace(self) -> bytes:
+        """Of its link, `edge_agent.core.trace`."""
+        return self._link.trace.pack()
+
     async def close(self) -> None:
         if self._closed:
             return

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 READY_WAIT_S = 1.0  # a device that takes longer to open is reported when it has
 PR_SET_PDEATHSIG = 1
 VOICE_NICENESS = -10
+TRACES_KEPT = 30  # some tens of kilobytes each
 
 Block = NDArray[np.int16]
 
@@ -92,6 +93,7 @@ class MediaProcess:
         self._preview: Preview | None = None
         self._as_jpeg: FarPictureDecoder | None = None
         self._link_memory = LinkMemory(settings.link.up_kbps * 1000.0 or None, settings.link.down_kbps * 1000.0 or None)
+        self._traces = settings.state_dir / "traces"
         wanted = settings.devices
         echo = EchoPath(settings.sound.echo)
         self._camera: Capture[Picture] = Capture(
@@ -235,7 +237,12 @@ class MediaProcess:
         if self._active is leg:
             self._active = None
             self._speaker.set_call(None)
-        self._start(leg.close())
+        self._start(self._close(leg))
+
+    async def _close(self, leg: Leg) -> None:
+        await leg.close()
+        if leg.is_connected:
+            await asyncio.to_thread(_keep_trace, self._traces, leg)
 
     # --- what a leg tells (LegOwner)
 
@@ -394,6 +401,17 @@ class MediaProcess:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("failed in the background", exc_info=error)
+
+
+def _keep_trace(folder: Path, leg: Leg) -> None:
+    """For `teleconsult trace`. A full disk is no reason for more than a line in the log."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{leg.call.hex()}-{leg.number}.trace").write_bytes(leg.trace())
+        for old in sorted(folder.glob("*.trace"), key=lambda path: path.stat().st_mtime)[:-TRACES_KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("trace not kept reason=%s", error)
 
 
 def _load_calls() -> None:
