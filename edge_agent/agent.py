@@ -23,8 +23,8 @@ from edge_agent.core import call as core
 from edge_agent.core import call_events as events
 from edge_agent.core import wire
 from edge_agent.core.draft import ButtonPressed, DraftEvent
-from edge_agent.core.outbox import Freed, Limits
-from edge_agent.core.split import chunk_bytes, messages_bps, pacing_bps
+from edge_agent.core.outbox import Freed
+from edge_agent.core.split import messages_bps, pacing_bps
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -138,9 +138,8 @@ class Agent:
         self.hub = HubSide(settings, self, self.clock, contents.values.get("counters", b""), last_will)
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
-        self.delivery = Delivery(store, self.hub.link, self.clock, self._freed, self._set_aside)
         self._link_bps = settings.link.up_kbps * 1000.0  # until a call has measured it; 0: unknown
-        self.delivery.outbox.limits = Limits(chunk_bytes=chunk_bytes(self._link_bps))
+        self.delivery = Delivery(store, self.hub.link, self.clock, self._link_bps, self._freed, self._set_aside)
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -355,8 +354,6 @@ class Agent:
     def _link_measured(self, up_bps: float) -> None:
         if abs(up_bps - self._link_bps) > LINK_MOVED * self._link_bps:
             self._link_bps = up_bps
-            limits = self.delivery.outbox.limits
-            self.delivery.outbox.limits = limits._replace(chunk_bytes=chunk_bytes(up_bps))
             self._share_link()
 
     def _sound(self, clips: list[Clip], hush: bool, before: core.State, felt: bool) -> None:
