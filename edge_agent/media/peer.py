@@ -153,8 +153,10 @@ class Leg:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
-        start_kbps = MOST_START_KBPS
-        if self._link.known:
+        start_kbps: int | None = None  # whoever is told a rate pads its voice to try it
+        if not self._link.known:
+            start_kbps = MOST_START_KBPS
+        elif down.motion is Motion.MOVING:
             start_kbps = max(LEAST_START_KBPS, min(round(down.pictures_wire_bps / 1000), MOST_START_KBPS))
         return sdp.compress(described, voice_wish(down.voice), start_kbps)
 
