@@ -60,6 +60,7 @@ LAYERS_ABOVE, NO_LAYERS_BELOW = 0.06, 0.03  # of the packets lost upwards: layer
 WATCH_S = 0.25
 STATS_S = 1.0
 SHARE_S = 0.1
+COUNT_S = 2.0  # of the far voice: of fewer packets one that is lost says too much
 CEILING_S, CEILING_BY = 5.0, 0.05  # a REMB so often, and when it has changed by so much
 LEAST_START_KBPS, MOST_START_KBPS = 30, 300  # of all that a browser sends; with the latter it begins by itself
 
@@ -106,6 +107,7 @@ class Leg:
         self._allocation = self._link.allocation
         self._steering = Steering(self._allocation.down.voice, now)
         self._ceiling_bps, self._ceiling_at = 0, 0.0
+        self._count_at = 0.0
         self.microphone = MicrophoneTrack(held, self._allocation.up.voice)
         self.camera = CameraTrack(held, self._allocation.up.pictures, self._room_for_pictures)
         self._sound = PlayoutBuffer(opus.open_decoder())
@@ -318,7 +320,8 @@ class Leg:
                 self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
                 lost = self._memory.lost_up.share
                 self.camera.layered = lost > (NO_LAYERS_BELOW if self.camera.layered else LAYERS_ABOVE)
-            elif of == "audio" and kind == "inbound-rtp":
+            elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
+                self._count_at = now + COUNT_S
                 self._memory.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
     # --- the far end's sound
