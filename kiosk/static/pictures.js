@@ -7,6 +7,7 @@ const FAR_JPEG = 2;
 const OWN_JPEG = 3;
 const MAX_DECODING = 10; // further behind, the decoder starts anew at a key frame
 const KEY_FRAME_WAIT_MS = 1000;
+const STALE_MS = 6000; // a face that does not move for so long is none: the line has room for the voice alone
 
 /** "vp8" where the page can decode it, else "jpeg". */
 export async function picturesAs() {
@@ -27,6 +28,7 @@ export class Pictures {
   #call = 0; // pictures of an earlier call that are still being decoded are not shown
   #drawn = 0; // the newest JPEG on the canvas: their decoding may end out of order
   #taken = 0;
+  #stale = 0;
 
   constructor(far, askForKeyFrame) {
     this.#far = far;
@@ -118,7 +120,10 @@ export class Pictures {
   #draw(canvas, image, width, height) {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     canvas.getContext("2d").drawImage(image, 0, 0);
-    if (canvas === this.#far) document.body.dataset.far = "shown";
-    else canvas.dataset.shown = "";
+    if (canvas === this.#far) {
+      document.body.dataset.far = "shown";
+      clearTimeout(this.#stale);
+      this.#stale = setTimeout(() => delete document.body.dataset.far, STALE_MS);
+    } else canvas.dataset.shown = "";
   }
 }
