@@ -74,6 +74,7 @@ STEP_S = 2.5
 SETTLING_S = 6.0  # of a call that is heard
 RELAPSE_S = 30.0  # a step that held for less was one too many
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 120.0
+PAUSE_BELOW_BPS = 128_000.0  # beside a sharp still moving pictures pause; above, they share what there is
 REPLAN_BY, REPLAN_S = 0.04, 2.0  # a voice plan is looked for when the rate has moved so far, or losses may have
 LOSSY = 0.08
 FINER_BY = 0.08  # a picture's rate in bits goes up by no less
@@ -112,8 +113,11 @@ class Allocator:
         self._heard_since: float | None = None
         self.extra_bytes = extra_bytes
 
-    def share(self, up: Direction, down: Direction, now: float, *, held: bool = False) -> Allocation:
-        """`held`: connected, and nobody is heard or seen yet."""
+    def share(
+        self, up: Direction, down: Direction, now: float, *, held: bool = False, still_waits: bool = False
+    ) -> Allocation:
+        """`held`: connected, and nobody is heard or seen yet. `still_waits`: a sharp still is on its way up, and goes
+        before moving pictures."""
         if held:
             self._heard_since = None
         elif self._heard_since is None:
@@ -121,8 +125,8 @@ class Allocator:
         settling = self._heard_since is None or now - self._heard_since < SETTLING_S
         messages = messages_bps(up.rate_bps)
         return Allocation(
-            self._up.share(self._useful(up), now, settling),
-            self._down.share(self._useful(down), now, settling),
+            self._up.share(self._useful(up), now, settling, still_waits),
+            self._down.share(self._useful(down), now, settling, False),
             messages,
             up.rate_bps - messages,
         )
@@ -146,7 +150,7 @@ class _Way:
         self._voice_at = -1e9
         self._picture_bps = 0
 
-    def share(self, way: Direction, now: float, settling: bool) -> Share:
+    def share(self, way: Direction, now: float, settling: bool, still_waits: bool) -> Share:
         self._rates.append((now, way.rate_bps))
         while now - self._rates[0][0] > VOICE_WINDOW_S:
             self._rates.popleft()
@@ -154,6 +158,8 @@ class _Way:
         form = FORMS[self._form - 1] if self._form else None
         voice = self._choose_voice(way, now, settling, form.motion if form else Motion.NONE)
         pictures = self._plan(form, way, voice)
+        if still_waits and pictures is not None:
+            pictures = None if way.rate_bps < PAUSE_BELOW_BPS else replace(pictures, bps=pictures.bps // 2)
         wire_bps = _wire_bps(pictures.bps, way.rate_bps, way.loss) if pictures else 0.0
         return Share(way.rate_bps, voice, pictures, wire_bps, self._why(way, now))
 

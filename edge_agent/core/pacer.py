@@ -153,6 +153,10 @@ class Pacer(Generic[Packet]):
     def _anything_waits(self) -> bool:
         return any(self._others.values()) or self.picture_packets > 0
 
+    def waiting(self, kind: Kind) -> int:
+        """Packets, not of pictures."""
+        return len(self._others[kind])
+
     @property
     def picture_packets(self) -> int:
         return sum(len(picture.packets) for pictures in self._pictures.values() for picture in pictures)

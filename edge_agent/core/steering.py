@@ -14,6 +14,7 @@ from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
+PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 

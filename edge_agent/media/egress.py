@@ -56,7 +56,7 @@ SPARING_BELOW_BPS = 48_000
 SPARING_S = 0.5
 
 AHEAD_S = 0.03  # of the link
-LOOK_AGAIN_S = 0.1
+LOOK_AGAIN_S, DATA_LOOK_S = 0.1, 0.02
 RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
 RTCP_AT_REST_S = 1.0
 SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
@@ -232,6 +232,11 @@ class Egress:
         """Returns when little waits here that would be before a new picture: it is not coded to wait."""
         while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
             await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    async def room_for_data(self) -> None:
+        """Returns when no long data waits here any more."""
+        while self.pacer.waiting(Kind.DATA) and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
+            await asyncio.sleep(DATA_LOOK_S)
 
     def add_sender(self, sender: Any, extension_id: int | None) -> None:
         self._extension_id = extension_id

@@ -81,12 +81,14 @@ class LinkShare:
     def set_extra_bytes(self, extra_bytes: int) -> None:
         self._allocator.extra_bytes = extra_bytes
 
-    def share(self, now: float, held: bool) -> Allocation:
+    def share(self, now: float, held: bool, still_waits: bool = False) -> Allocation:
         """Ten times a second or so."""
         self._up.tick(now)
         if (learnt := self._up.remembered()) is not None:
             self._memory.learnt_up_bps = learnt
-        self.allocation = self._allocator.share(self._way_up(), self._way_down(), now, held=held)
+        self.allocation = self._allocator.share(
+            self._way_up(), self._way_down(), now, held=held, still_waits=still_waits
+        )
         self.trace.decided(self.allocation, self.queue_s, now)
         return self.allocation
 

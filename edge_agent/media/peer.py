@@ -23,23 +23,25 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import VIDEO_CLOCK_RATE
 from aiortc.rtcicetransport import candidate_to_aioice, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
-from edge_agent.core import red, sdp
+from edge_agent.core import progressive, red, sdp
 from edge_agent.core.allocator import Motion
 from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
+from edge_agent.core.pacer import longest_packet_bytes
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, Steering, voice_wish
+from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, NO_PHOTO, PHOTO_WANTED, Steering, voice_wish
 from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
 from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
-from edge_agent.media.egress import IP_UDP_BYTES, egress_of
+from edge_agent.media.egress import DATA_LOOK_S, IP_UDP_BYTES, egress_of
 from edge_agent.media.linkshare import LinkShare
 from edge_agent.media.pictures import (
     GAP_WAIT_RTTS,
@@ -74,6 +76,9 @@ class LegOwner(Protocol):
 
     def over(self, leg: Leg, reason: str) -> None:
         """Once: the leg is lost, and not because it was closed here."""
+
+    def photo_wanted(self, leg: Leg) -> None:
+        """The doctor asks for a sharp one: `leg.send_photo` follows."""
 
     def far_picture(self, leg: Leg, picture: EncodedPicture) -> bool:
         """False when it was dropped on its way: the leg goes on from the next key frame."""
@@ -133,6 +138,9 @@ class Leg:
         for transceiver in (audio, video):
             _prefer(transceiver, _CODECS[transceiver.kind])
         self._channel = self._connection.createDataChannel(CHANNEL_LABEL, negotiated=True, id=CHANNEL_ID)
+        self._channel.on("message", self._asked)
+        self._photo = 0  # counts them
+        self._photo_waits = False
         self.egress = egress_of(audio.sender)
         self.egress.listener = self._link
         self.egress.set_rate(self._allocation.call_bps)
@@ -254,7 +262,7 @@ class Leg:
 
     def _obey(self, now: float) -> None:
         before = self._allocation
-        self._allocation = self._link.share(now, self._held)
+        self._allocation = self._link.share(now, self._held, self._photo_waits)
         up = self._allocation.up
         if self._allocation.call_bps != before.call_bps:
             self.egress.set_rate(self._allocation.call_bps)
@@ -283,6 +291,45 @@ class Leg:
         line = self._steering.line(self._allocation, lost, self._link.rtt_s, self._link.queue_s, now)
         if line is not None and not self._held:
             self._channel.send(line)
+
+    # --- a sharp photo
+
+    def _asked(self, message: str | bytes) -> None:
+        """By the browser; anything else than what is known is ignored."""
+        if message == PHOTO_WANTED and not self._held and not self._photo_waits:
+            self._photo_waits = True
+            self._owner.photo_wanted(self)
+
+    @property
+    def still_room_bps(self) -> float:
+        """What a sharp still has of the link."""
+        return max(0.0, self._allocation.call_bps - self._allocation.up.voice.wire_bps - CONTROL_BPS)
+
+    def send_photo(self, stages: list[bytes]) -> None:
+        """None: the camera gave none."""
+        if not self._closed:
+            self._start(self._send_photo(stages))
+
+    async def _send_photo(self, stages: list[bytes]) -> None:
+        self._photo += 1
+        began = time.monotonic()
+        try:
+            if not stages:
+                self._channel.send(NO_PHOTO)
+            longest = longest_packet_bytes(self._allocation.call_bps) - self.egress.extra_bytes
+            for message in progressive.messages(self._photo, stages, longest):
+                await self.egress.room_for_data()
+                while self._channel.bufferedAmount:  # noqa: ASYNC110 -- SCTP's own queue, of a message or two
+                    await asyncio.sleep(DATA_LOOK_S)
+                self._channel.send(message)
+            log.info(
+                "photo sent call=%s leg=%d bytes=%d seconds=%.1f",
+                self.call.hex(), self.number, sum(map(len, stages)), time.monotonic() - began,
+            )  # fmt: skip
+        except InvalidStateError:
+            pass  # the far end has closed it
+        finally:
+            self._photo_waits = False
 
     def _say_pictures(self) -> None:
         up = self._allocation.up

@@ -27,7 +27,7 @@ from edge_agent.media.echo import EchoPath
 from edge_agent.media.pictures import EncodedPicture
 from edge_agent.media.recorder import Recorder
 from edge_agent.media.speaker import Prompt, SpeakerMixer
-from edge_agent.media.stills import FarPictureDecoder, Photographer, Preview
+from edge_agent.media.stills import FarPictureDecoder, Photographer, Preview, in_stages, write_jpeg
 from edge_agent.media.turn_recorder import TurnRecorder
 from hardware import devices
 from hardware.api import Picture
@@ -352,11 +352,27 @@ class MediaProcess:
             self._send_soon(ipc.PhotoTaken(frame.id, frame.path, error))
 
         photographer = Photographer(
-            frame.path,
-            frame.max_side,
+            lambda pixels: write_jpeg(Path(frame.path), pixels, frame.max_side),
             just_opened=not self._camera.in_use,
             ended=ended,
             why_dark=lambda: self._camera.state.error or "",
+        )
+        self._camera.add(photographer.see)
+
+    def photo_wanted(self, leg: Leg) -> None:
+        """By the doctor: the sharpest of the next few pictures, as they are."""
+
+        def keep(pixels: NDArray[np.uint8]) -> None:
+            stages = in_stages(pixels, leg.still_room_bps)
+            self._soon(lambda: leg.send_photo(stages))
+
+        def ended(error: str) -> None:
+            self._camera.remove(photographer.see)
+            if error:
+                self._soon(lambda: leg.send_photo([]))
+
+        photographer = Photographer(
+            keep, just_opened=not self._camera.in_use, ended=ended, why_dark=lambda: self._camera.state.error or ""
         )
         self._camera.add(photographer.see)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core import progressive
 from edge_agent.media.pictures import EncodedPicture
 from hardware.api import Picture
 
@@ -22,6 +23,7 @@ PHOTO_CHOICE = 3  # the sharpest of so many
 PHOTO_SETTLE_S = 0.4  # a camera just opened still finds its exposure
 PHOTO_TIMEOUT_S = 5.0
 PHOTO_QUALITY = 88
+WEBP_QUALITIES = (85, 70, 55, 40, 25, 12)
 PREVIEW_WIDTH, PREVIEW_EVERY_S, PREVIEW_QUALITY = 320, 1 / 8, 70
 FAR_EVERY_S, FAR_QUALITY = 1 / 15, 75
 FAR_QUEUED = 30
@@ -31,9 +33,14 @@ class Photographer:
     """`see` is the camera's user; `ended(error)` is called once, from a thread of its own."""
 
     def __init__(
-        self, path: str, max_side: int, just_opened: bool, ended: Callable[[str], None], why_dark: Callable[[], str]
+        self,
+        keep: Callable[[NDArray[np.uint8]], None],
+        just_opened: bool,
+        ended: Callable[[str], None],
+        why_dark: Callable[[], str],
     ) -> None:
-        self._path, self._max_side, self._ended, self._why_dark = path, max_side, ended, why_dark
+        """`keep` is given the sharpest picture, in that thread."""
+        self._keep, self._ended, self._why_dark = keep, ended, why_dark
         self._settle = PHOTO_SETTLE_S if just_opened else 0.0
         self._pictures: queue.SimpleQueue[Picture] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="photo", daemon=True).start()
@@ -44,7 +51,7 @@ class Photographer:
     def _run(self) -> None:
         error = ""
         try:
-            Path(self._path).write_bytes(jpeg(shrunk(self._sharpest(), self._max_side), PHOTO_QUALITY))
+            self._keep(self._sharpest())
         except queue.Empty:
             error = self._why_dark() or "the camera gave no picture: check the plug"
         except Exception as problem:
@@ -125,6 +132,28 @@ def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     import cv2
 
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def write_jpeg(path: Path, pixels: NDArray[np.uint8], max_side: int) -> None:
+    path.write_bytes(jpeg(shrunk(pixels, max_side), PHOTO_QUALITY))
+
+
+def in_stages(pixels: NDArray[np.uint8], room_bps: float) -> list[bytes]:
+    """WebP in rising quality, as `edge_agent.core.progressive` says; fewer where one is as good as the next."""
+    stages: list[bytes] = []
+    for stage, side in enumerate(progressive.SIDES):
+        picture = shrunk(pixels, side)
+        most_bytes = progressive.most_bytes(stage, room_bps)
+        coded = next((data for quality in WEBP_QUALITIES if len(data := webp(picture, quality)) <= most_bytes), None)
+        stages.append(coded if coded is not None else webp(picture, WEBP_QUALITIES[-1]))
+    return stages
+
+
+def webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    import cv2
+
+    _, data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
     return data.tobytes()
 
 

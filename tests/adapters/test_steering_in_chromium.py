@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tests.e2e import speech
 JS = Path(__file__).resolve().parents[2] / "hub" / "static" / "js"
 ANSWER = """async offer => {
   const { Leg } = await import("/js/leg.js");
+  const { SharpPhoto } = await import("/js/photo.js");
   const own = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
-  window.leg = new Leg(1, offer, [], () => undefined, () => undefined);
+  window.photo = new SharpPhoto(() => undefined);
+  window.leg = new Leg(1, offer, [], () => undefined, () => undefined, photo);
   const [audio, video] = [own.getAudioTracks()[0], own.getVideoTracks()[0]];
   await leg.answer({ audio, video }, { audio: true, video: true });
   return leg.sdp;
@@ -76,3 +79,40 @@ async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, 
         for text in ("{", "null", '{"video":{"bps":1e99,"height":120,"rate":5}}', '{"video":7,"voice":{"ms":1}}'):
             await far.page.evaluate("text => leg.channel.onmessage({ data: text })", text)
         assert (await sends(far))["bps"] == after["bps"]
+
+
+async def test_a_sharp_photo_beside_a_call_on_a_thin_link(tmp_path: Path) -> None:
+    speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
+    page = tmp_path / "page"
+    page.mkdir()
+    shutil.copytree(JS, page / "js")
+    devices = {"camera": "synthetic", "microphone": "none", "speaker": "null", "board": "none"}
+    link = {"link": {"up_kbps": 64, "down_kbps": 64}}
+    async with (
+        browser(page, tmp_path / "doctor.wav") as far,
+        MediaBench(tmp_path, devices, settings=link).running() as bench,
+    ):
+        bench.send(ipc.StartCall(CALL, 1, (), held=True))
+        offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
+        bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(await far.page.evaluate(ANSWER, offer))))
+        await bench.expect(ipc.MediaConnected)
+        bench.send(ipc.Unhold(CALL))
+        await far.page.wait_for_function("leg.voice")
+        await bench.expect(ipc.FirstSeen, within_s=6)
+        began = time.monotonic()
+        await far.page.evaluate("() => { photo.wait(); leg.askForPhoto(); }")
+        await far.page.wait_for_function("photo.url", timeout=5000)
+        thumbnail_s = time.monotonic() - began
+        await far.page.wait_for_function("photo.url && !photo.asked", timeout=25_000)
+        whole_s = time.monotonic() - began
+        size, width = await far.page.evaluate(
+            "async () => { const image = new Image(); image.src = photo.url; await image.decode();"
+            " return [photo.bytes.length, image.naturalWidth]; }"
+        )
+        print(f"the thumbnail after {thumbnail_s:.1f} s, all after {whole_s:.1f} s, the last stage {size} bytes")
+        assert width == 640
+        assert size <= 90_000
+        assert whole_s <= 20
+        after = len(bench.frames)
+        sent = await bench.expect(ipc.CallStats, after=after)
+        await bench.expect(ipc.CallStats, lambda stats: stats.pictures_sent > sent.pictures_sent + 5, after=after)

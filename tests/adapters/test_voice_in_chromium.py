@@ -56,6 +56,9 @@ class Owner:
     def far_picture(self, leg: Leg, picture: EncodedPicture) -> bool:
         return True
 
+    def photo_wanted(self, leg: Leg) -> None:
+        pass
+
 
 class LossyLeg(Leg):
     """Loses one packet in `EVERY`, each way."""

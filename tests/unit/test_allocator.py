@@ -200,3 +200,19 @@ def test_a_relay_and_ipv6_cost() -> None:
     assert relayed.pictures is not None
     assert relayed.pictures.bps < plain.pictures.bps
     assert replace(plain, voice=relayed.voice).voice.wire_bps <= plain.voice.wire_bps
+
+
+def test_a_sharp_still_goes_before_moving_pictures() -> None:
+    for kbps, beside in ((64, None), (1000, 0.5)):
+        allocator, way = Allocator(), Direction(kbps * 1000)
+        before = allocator.share(way, way, 0.0).up.pictures
+        meanwhile = allocator.share(way, way, 0.1, still_waits=True)
+        after = allocator.share(way, way, 0.2).up.pictures
+        assert before is not None
+        assert after == before, "its form is not lost by it"
+        if beside is None:
+            assert meanwhile.up.pictures is None
+        else:
+            assert meanwhile.up.pictures is not None
+            assert meanwhile.up.pictures.bps == pytest.approx(beside * before.bps, rel=0.01)
+        assert meanwhile.down.pictures is not None

@@ -11,6 +11,7 @@
 
 import { OwnDevices } from "./devices.js";
 import { Leg } from "./leg.js";
+import { SharpPhoto } from "./photo.js";
 
 const SILENT_AFTER_MS = 3000; // no packet for so long is a lost line, said to the doctor
 const FAILED_ASK_MS = 5000; // a failed connection does not come back: ask for a new leg
@@ -35,6 +36,7 @@ export class CallMedia {
     this.ownVideo = video({ id: "own-video", className: "own-video", ariaLabel: "Your own picture" });
     this.devices = new OwnDevices(() => this.#devicesChanged());
     this.call = "";
+    this.photo = new SharpPhoto(() => this.onChange());
     this.#reset();
     setInterval(() => void this.#tick(), TICK_MS);
     setInterval(() => void this.#listen(), LISTEN_MS);
@@ -88,7 +90,7 @@ export class CallMedia {
       if (newest.offer !== offer.sdp) await newest.addCandidates(offer.sdp).catch((error) => console.warn("candidates not usable: %s", error));
       return this.#sendAnswer(newest); // also where the hub has not heard it, as after an outage
     }
-    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg), () => this.#sendAnswer(leg));
+    const leg = new Leg(offer.leg, offer.sdp, offer.ice_servers, () => this.#legChanged(leg), () => this.#sendAnswer(leg), this.photo);
     this.legs.push(leg);
     this.onChange();
     if (this.devices.starting) await Promise.race([this.devices.starting, pause(DEVICES_MS)]);
@@ -127,6 +129,7 @@ export class CallMedia {
     this.farVideo.srcObject = null;
     this.ownVideo.srcObject = null;
     this.call = "";
+    this.photo.close();
     this.#reset();
     this.onChange();
   }
@@ -185,6 +188,11 @@ export class CallMedia {
     return this.talking && this.kioskState.state === "turns";
   }
 
+  /** The kiosk takes one, and sends it as sharp as its line lets it. */
+  askForPhoto() {
+    if (this.active?.askForPhoto()) this.photo.wait();
+  }
+
   get microphone() {
     return this.devices.tracks.audio;
   }
@@ -209,6 +217,7 @@ export class CallMedia {
     if (this.active === leg) return;
     this.active = leg;
     this.everConnected = true;
+    this.photo.fail(); // what an older leg has begun does not come any more
     const older = this.legs.splice(0, this.legs.indexOf(leg));
     setTimeout(() => older.forEach((other) => other.close()), OLD_LEG_MS);
     leg.setTracks(this.devices.tracks);

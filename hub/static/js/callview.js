@@ -35,6 +35,7 @@ export function callView(state, actions, media, turns, now, localNow) {
       ),
       !live && details(call, now),
       phase === "live" && lineView(status.line, media.lines),
+      sharpPhoto(media.photo),
       phase === "turns" && whoSpeaks(turns.status(), call),
       h("p", { class: "call-words", "data-test": "call-words" }, words(call, phase, status, localNow)),
       h("div", { class: status.hasCamera && !status.cameraOff ? "own" : "own off" }, media.ownVideo, h("span", { class: "own-off" }, icon("cameraOff"))),
@@ -142,6 +143,19 @@ export function words(call, phase, status, localNow) {
     : "Connecting… – nobody hears or sees you until you answer";
 }
 
+/** @param {import("./photo.js").SharpPhoto} photo */
+function sharpPhoto(photo) {
+  if (!photo.asked && !photo.url && !photo.failed) return false;
+  const percent = Math.round(100 * photo.share);
+  const said = photo.failed ? "The kiosk's camera gave no photo" : photo.asked ? `The photo comes – ${photo.url ? `becoming sharper, ${percent} %` : "one moment"}` : "As sharp as it is";
+  return h(
+    "figure",
+    { class: "sharp-photo", key: "sharp-photo", "data-test": "sharp-photo", "data-whole": String(Boolean(photo.url) && !photo.asked) },
+    photo.url && h("img", { src: photo.url, alt: "Photo from the clinic, taken a moment ago" }),
+    h("figcaption", {}, said, h("button", { type: "button", class: "on-dark", onclick: () => photo.close(), "data-test": "sharp-photo-close" }, icon("close"), "Close")),
+  );
+}
+
 function deviceProblems(status, media) {
   const texts = ["audio", "video"].map((kind) => status.problems[kind]).filter(Boolean);
   if (!texts.length) return false;
@@ -197,6 +211,12 @@ function liveControls(call, status, actions, media) {
       },
       icon(cameraOff ? "cameraOff" : "camera"),
       cameraOff ? "Camera on" : "Camera off",
+    ),
+    h(
+      "button",
+      { class: "on-dark", type: "button", disabled: media.photo.asked || status.path !== "up", title: "A sharp photo from the kiosk's camera, beside the call", onclick: () => media.askForPhoto(), "data-test": "sharp-photo-ask", key: "sharp-photo-ask" },
+      icon("photo"),
+      "Photo",
     ),
     h("button", { class: "danger big", type: "button", onclick: actions.hangUp, "data-test": "hang-up", key: "hang-up" }, icon("hangUp"), "Hang up"),
   ];

@@ -27,8 +27,10 @@ export class Leg {
    * @param {RTCIceServer[]} iceServers
    * @param {() => void} onChange the connection's state changed
    * @param {() => void} onCandidates there is more in `sdp` than before
+   * @param {import("./photo.js").SharpPhoto} [photo] takes what comes of one
    */
-  constructor(number, offer, iceServers, onChange, onCandidates) {
+  constructor(number, offer, iceServers, onChange, onCandidates, photo) {
+    this.photo = photo;
     this.number = number;
     this.offer = offer;
     this.sdp = ""; // the whole answer, with the candidates so far, once it is made
@@ -54,7 +56,8 @@ export class Leg {
     this.applied = Promise.resolve(); // one change of parameters after another
     this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
-    this.channel.onmessage = ({ data }) => this.#obey(data);
+    this.channel.binaryType = "arraybuffer";
+    this.channel.onmessage = ({ data }) => (typeof data === "string" ? this.#obey(data) : this.photo?.take(data));
     this.pc.onicecandidate = () => {
       if (!this.sdp || this.pc.localDescription.sdp === this.sdp) return;
       this.sdp = this.pc.localDescription.sdp;
@@ -159,6 +162,7 @@ export class Leg {
     } catch {
       return console.warn("an order that is none");
     }
+    if (order?.photo === 0) this.photo?.fail();
     if (Array.isArray(order?.line)) this.line = lineOf(order.line) ?? this.line;
     if (order?.video === null || isOrder(order?.video, FIELDS.video)) {
       this.video = order.video;
@@ -179,6 +183,13 @@ export class Leg {
     await this.pc.setRemoteDescription({ type: "offer", sdp: offer });
     await this.pc.setLocalDescription(await this.pc.createAnswer());
     this.offer = offer;
+  }
+
+  /** Whether the kiosk was asked for a sharp photo. */
+  askForPhoto() {
+    if (this.channel.readyState !== "open") return false;
+    this.channel.send('{"photo":1}');
+    return true;
   }
 
   #apply() {
