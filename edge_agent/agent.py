@@ -445,7 +445,15 @@ class Agent:
 
     def _freed(self, freed: Freed) -> None:
         delivered = [FileDelivered(consult, digest) for consult, digest in freed.files]
-        self.commit([MessagesFreed(freed.messages), *delivered], _nothing)
+        whole = [
+            self.records.progress(consult.id, "received", self.wall_ms())
+            for consult in self.records.consults.values()
+            if consult.saved_at_ms
+            and not consult.received_at_ms
+            and not self.drafts.is_open(consult.id)  # until what is to be sent of it is on the disk
+            and not self.delivery.waits_in(consult.id)
+        ]
+        self.commit([MessagesFreed(freed.messages), *delivered, *whole], _nothing)
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
             self.play([Prompt("sent")])
@@ -556,6 +564,9 @@ class Agent:
 
     def records_changed(self) -> None:
         self.changed()
+
+    def file_waits(self, consult: bytes, digest: bytes) -> bool:
+        return self.delivery.file_waits(consult, digest)
 
     def advice_came(self, advice: bytes) -> None:
         if self.machine.status.state in QUIET and self.advice.shown is None and self.sounds.silent:
@@ -738,7 +749,7 @@ class Agent:
                 self.delivery.have(consult, body)
             case wire.TurnPart() | wire.TurnHeard():
                 self.turns.take(message)
-            case wire.Advice() | wire.Progress() | wire.Manifest() | wire.Chunk():
+            case wire.Advice() | wire.Progress() | wire.Manifest() | wire.FileWanted() | wire.Chunk():
                 self.downlink.take(message, self.wall_ms())
             case _:
                 log.warning("message not for a kiosk kind=%d", body.KIND)

@@ -126,11 +126,11 @@ class StopRecording(_Frame, frozen=True):
 
 
 class TakePhoto(_Frame, frozen=True):
-    """A JPEG, long side ≤ `max_side`, of the sharpest of the next few pictures."""
+    """A JPEG of the sharpest of the next few pictures, with its renditions (`media/renditions.py`) in files beside
+    it."""
 
     id: str
     path: str
-    max_side: int = 1280
 
 
 class ShowOwnPicture(_Frame, frozen=True):
@@ -253,10 +253,17 @@ class LiveProbed(_Frame, frozen=True):
     fits: bool
 
 
+class PhotoRendition(_Frame, frozen=True):
+    name: str  # as `wire.Manifest.rendition`
+    mime: str
+    path: str
+
+
 class PhotoTaken(_Frame, frozen=True):
     id: str
     path: str
     error: str = ""
+    renditions: tuple[PhotoRendition, ...] = ()
 
 
 class CallStats(_Frame, frozen=True):

@@ -42,8 +42,9 @@ class Priority(IntEnum):
     ADVICE = 1  # what closes the loop with the doctor
     NOTE = 2
     VOICE = 3
-    PHOTO = 4
-    CLIP = 5
+    THUMBNAIL = 4
+    PHOTO = 5
+    CLIP = 6
 
 
 class Limits(NamedTuple):
@@ -93,6 +94,10 @@ _ROLE_PRIORITY: dict[wire.FileRole, Priority] = {
     "photo": Priority.PHOTO,
     "clip": Priority.CLIP,
 }
+
+
+def file_priority(manifest: wire.Manifest) -> Priority:
+    return Priority.THUMBNAIL if manifest.rendition == "thumbnail" else _ROLE_PRIORITY[manifest.role]
 
 
 FileKey = tuple[bytes, bytes]  # consult and digest: the same picture may stand in two consults
@@ -150,7 +155,7 @@ class Outbox:
             key = (message.consult, body.digest)
             if key not in self._files:
                 entry.file = key
-                self._files[key] = _File(body.size, _ROLE_PRIORITY[body.role], message.id, self._order)
+                self._files[key] = _File(body.size, file_priority(body), message.id, self._order)
         self._messages[message.id] = entry
 
     def waits_in(self, consult: bytes) -> bool:
