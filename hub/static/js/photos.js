@@ -95,7 +95,7 @@ export function photoDialog(state, actions) {
 
 function toCome(state, file, actions) {
   const better = nextForm(file);
-  if (better) return h("span", { class: "to-come" }, arriving(better));
+  if (better) return h("span", { class: "to-come" }, arriving(better, "A better one is arriving"));
   if (file.original_gone) return h("span", { class: "quiet" }, "The clinic no longer has a larger one.");
   if (!file.original_bytes || file.renditions.some((form) => form.name === "original")) return false;
   if (file.original_asked_at) return h("span", { class: "quiet", "data-test": "original-asked" }, "Asked for the original; it comes when the clinic's line allows.");
