@@ -199,7 +199,7 @@ async def test_what_is_being_sent_arrives_once(kit, kiosk, available, victim):
     await offline_draft(kit, kiosk)
     consult = await kiosk.leave_message(voice_s=3.0, photos=2, complaints=1, urgency="soon")
     saved = {hashlib.sha256(data).hexdigest() for _, data in kiosk.saved_files(consult)}
-    assert len(saved) == 3
+    assert len(saved) >= 3, "a voice, two photos, and their renditions"
     known = {case.consult for case in available.last(console.Inbox).cases}
     await kit.start_hub()
     for moment in (0.02, 0.1, 0.25):  # into the transfer, each time a little further
