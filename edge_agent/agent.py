@@ -22,9 +22,11 @@ from edge_agent.config import KioskSettings
 from edge_agent.core import call as core
 from edge_agent.core import call_events as events
 from edge_agent.core import wire
+from edge_agent.core.courier import Sealed
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed, Limits
 from edge_agent.core.split import chunk_bytes, messages_bps, pacing_bps
+from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -178,6 +180,12 @@ class Agent:
             self._spawn(self.hub.link.run(), "link")
         if self.hub.renewal is not None:
             self._spawn(self.hub.renewal.run(), "renewal")
+        if self.hub.sealing is not None:
+            desk = CourierDesk(
+                self.hub.sealing.kiosk, self.settings.state_dir / "run", self.store, self.delivery,
+                self._for_courier, self._from_courier,
+            )  # fmt: skip
+            self._spawn(desk.run(), "courier")
 
     async def failed(self) -> None:
         """Raises what ended one of the agent's tasks; none of them should ever end."""
@@ -747,6 +755,10 @@ class Agent:
                 self.delivery.receipt(body)
             case wire.Have():
                 self.delivery.have(consult, body)
+            case wire.CourierReceipt(ids, files):
+                self.delivery.receipt(wire.Receipt(ids))
+                for of_consult, digest in files:
+                    self.delivery.have(of_consult, wire.Have(digest, (), True))
             case wire.TurnPart() | wire.TurnHeard():
                 self.turns.take(message)
             case wire.Advice() | wire.Progress() | wire.Manifest() | wire.FileWanted() | wire.Chunk():
@@ -767,6 +779,15 @@ class Agent:
                 self.tell_call(events.HubEnded(call, state.outcome or "unanswered"))
             case "calling_kiosk" if call not in self._ended_calls and consult:
                 self.tell_call(events.DoctorRang(call, consult, state.doctor, state.ice_servers))
+
+    def _for_courier(self, message: wire.Message, file_key: bytes) -> Sealed:
+        assert self.hub.sealing is not None  # noqa: S101 -- the desk is open only then
+        return Sealed(*self.hub.sealing.seal(self.clock.for_sending(message), file_key))
+
+    async def _from_courier(self, said: Sealed) -> None:
+        self.hub.link_message(said.topic, said.payload)
+        await self.downlink.settled()
+        await self._journal.flush(FLUSH_S)
 
     def publish(self, consult: bytes, body: wire.Body) -> None:
         self.hub.publish(consult, body)

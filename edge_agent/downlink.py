@@ -127,13 +127,23 @@ class Downlink:
         """Writes chunks until cancelled."""
         while True:
             consult, chunk = await self._chunks.get()
-            reply = self._records.replies.get((consult, chunk.digest))
-            if reply is None or reply.complete or chunk.offset + len(chunk.data) > reply.size:
-                continue
             try:
-                await self._write(reply, chunk)
-            except StoreError as error:
-                log.warning("reply not written digest=%s reason=%s", chunk.digest.hex()[:16], error)
+                await self._take_chunk(consult, chunk)
+            finally:
+                self._chunks.task_done()
+
+    async def settled(self) -> None:
+        """Returns when no chunk waits to be written."""
+        await self._chunks.join()
+
+    async def _take_chunk(self, consult: bytes, chunk: wire.Chunk) -> None:
+        reply = self._records.replies.get((consult, chunk.digest))
+        if reply is None or reply.complete or chunk.offset + len(chunk.data) > reply.size:
+            return
+        try:
+            await self._write(reply, chunk)
+        except StoreError as error:
+            log.warning("reply not written digest=%s reason=%s", chunk.digest.hex()[:16], error)
 
     async def _write(self, reply: ReplyFile, chunk: wire.Chunk) -> None:
         store = self._store.store

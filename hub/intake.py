@@ -73,6 +73,11 @@ class Intake:
     def put(self, arrival: Arrival) -> None:
         self._queue.put_nowait(arrival)
 
+    async def take(self, arrivals: list[Arrival]) -> None:
+        """All of it, beside what is queued; on the disk when it returns."""
+        for start in range(0, len(arrivals), BATCH_MESSAGES):
+            await self._take_until_kept(arrivals[start : start + BATCH_MESSAGES])
+
     @property
     def waiting(self) -> int:
         return self._queue.qsize()

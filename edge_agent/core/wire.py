@@ -426,6 +426,17 @@ class FileWanted(Body, frozen=True, array_like=True):
     digest: Digest
 
 
+class CourierReceipt(Body, frozen=True, array_like=True):
+    """What a courier has brought is committed here: these messages, and these files whole, each by consult and digest.
+    It travels as the bundle did and may be days old, so unlike `Receipt` it does not expire; it frees the same."""
+
+    KIND = 49
+    CHANNEL = "e"
+    DURABLE = True
+    ids: tuple[bytes, ...] = ()
+    files: tuple[tuple[bytes, Digest], ...] = ()
+
+
 class TimeTold(Body, frozen=True, array_like=True):
     KIND = 47
     CHANNEL = "s"
@@ -439,7 +450,7 @@ BODIES: dict[int, type[Body]] = {
         Status, ConsultOpened, CallRequested, CallEnded, CallAccepted, Offer, MediaState, CaseNote, Manifest,
         Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked, TurnPart, TurnHeard,
         FileGone,
-        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold, FileWanted,
+        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold, FileWanted, CourierReceipt,
     )
 }  # fmt: skip
 
@@ -560,5 +571,9 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("digest of a wrong length")
     if isinstance(body, (Advice, AdviceHeard)) and len(body.advice) != MESSAGE_ID_BYTES:
         raise MalformedMessage("advice id of a wrong length")
-    if isinstance(body, Receipt) and any(len(id) != MESSAGE_ID_BYTES for id in body.ids):
+    if isinstance(body, CourierReceipt) and any(
+        (len(consult), len(digest)) != (CONSULT_ID_BYTES, DIGEST_BYTES) for consult, digest in body.files
+    ):
+        raise MalformedMessage("file of a wrong length")
+    if isinstance(body, (Receipt, CourierReceipt)) and any(len(id) != MESSAGE_ID_BYTES for id in body.ids):
         raise MalformedMessage("message id of a wrong length")
