@@ -274,4 +274,4 @@ def test_while_held_only_voice_and_reports_leave() -> None:
     assert [pacer.take(0.0) for _ in range(3)] == [(Kind.VOICE, "voice"), (Kind.RTCP, "report"), None]
     pacer.hold(False)
     assert pacer.next_time(0.0) == 0.0
-    assert [taken[1] for taken in iter(lambda: pacer.take(0.0), None)] == ["picture", "again", "file"]
+    assert [taken[1] for taken in iter(lambda: pacer.take(0.0), None)] == ["again", "picture", "file"]
