@@ -33,6 +33,11 @@ class StandingQueue:
             self._slots[-1] = (self._slots[-1][0], delay, wire_bytes)
         self._recent.append((received_at, delay, wire_bytes))
 
+    @property
+    def latest_s(self) -> float:
+        """What the packet that came last has waited; it may be jitter."""
+        return self._recent[-1][1] - min(delay for _, delay, _ in self._slots)
+
     def update(self, link_bps: float) -> float:
         """`link_bps`: what is known of it, for how long a packet itself takes."""
         if not self._recent:
