@@ -151,6 +151,8 @@ class _Way:
         self._picture_bps = 0
 
     def share(self, way: Direction, now: float, settling: bool, still_waits: bool) -> Share:
+        if settling:
+            self._rates.clear()  # a guess says nothing of what came after it
         self._rates.append((now, way.rate_bps))
         while now - self._rates[0][0] > VOICE_WINDOW_S:
             self._rates.popleft()

@@ -23,18 +23,18 @@ REMEMBERED_SHARE = 0.5  # of what the last call knew is begun with (after draft-
 
 # The queue that is aimed at: more where packets are long for the link, and where a flow's share is small (as in Swift,
 # section 3.2: flows with less give way later, which makes shares alike).
-LEAST_TARGET_S, TARGET_S_AT_1M = 0.040, 0.010
+LEAST_TARGET_S, TARGET_S_AT_1M = 0.040, 0.008
 DRAIN_S = 0.6  # in about so long the queue is to be gone
 LEAST_FACTOR, MOST_FACTOR = 0.5, 0.95  # of what the link hands over, while it drains
 DRAINED_SHARE = 0.87  # of what the link hands over is gone on with then
 FAR_BELOW = 0.6  # of what was sent is handed over: the link is another, which needs no second look
-STANDS, DRAINS = 0.85, 1.1  # as much is handed over as was sent: the queue stands; more: it drains
+STANDS = 0.85  # as much is handed over as was sent: the queue does not grow
 USED = 0.7  # of the rate was sent, or what is handed over tells nothing
 
 GROWTH_AT_1M_BPS = 30_000.0  # a second, with the square root of the rate: shares that are not alike come together
 FASTER_AFTER_S = 4.0  # without a queue; then with the square of the time, as CUBIC looks for what has become free
 MOST_GROWTH = 1.0  # a second
-NEAR_FROM, NEAR_TO = 0.85, 1.3  # of what the link was last found to do
+NEAR_FROM, NEAR_TO = 0.85, 1.2  # of what the link was last found to do
 CAREFUL, FAST = 1.0, 2.0
 MOST_CAREFUL = 0.06  # a second: calls of short and of long round trips alike
 CARRIED_S = 3.0
@@ -50,8 +50,8 @@ FEWEST_OF_TRAIN = 3
 TRAIN_SHARE, TRAIN_MOST_SHARE = 0.8, 0.9  # of what a train shows is taken: others may be on the link
 TRAIN_PATIENCE_S = 3.0
 
-FOREIGN_AFTER = 4  # answers to a queue that stays: it is not ours
-FOREIGN_AGAIN_AFTER, FOREIGN_REMEMBERED_S = 1, 20.0
+FOREIGN_AFTER_S, FOREIGN_AFTER_ANSWERS = 1.5, 3  # a queue that stays although less is sent is not ours
+FOREIGN_REMEMBERED_S = 20.0  # so long the next that stands is taken for theirs at once
 FOREIGN_LOSS_FACTOR = 0.85
 FOREIGN_SEGMENT_BITS = 8 * 1200.0  # each round trip, as TCP
 
@@ -76,8 +76,8 @@ class Estimator:
         self._starting = True
         self._link_bps = math.inf  # as far as is known, what the link does
         self._drained_bps = 0.0  # to be gone on with when no queue stands any more
-        self._answers = 0  # to a queue that did not go meanwhile
-        self._unanswered_bps = 0.0  # the rate before them
+        self._stands_since: float | None = None  # a queue, whatever is done
+        self._unanswered_bps = 0.0  # the rate then
         self._is_foreign = False
         self._foreign_until = now  # it is taken for that again sooner
         self._hold_until = now
@@ -264,7 +264,7 @@ class Estimator:
         if excess and not self._is_foreign:
             self._lower(self.rate_bps * (1 - excess), self.rate_bps * (1 - excess), now)
         if queue_s < target_s / 2:
-            self._answers, self._is_foreign = 0, False
+            self._stands_since, self._is_foreign = None, False
             self._rate_bps, self._drained_bps = max(self._rate_bps, self._drained_bps), 0.0
             if now >= self._hold_until:
                 self._grow(passed_s, now)
@@ -277,22 +277,24 @@ class Estimator:
                 self._rate_bps = min(self._rate_bps, rates[0])  # what stands there grows no further
 
     def _answer_queue(self, queue_s: float, handed_bps: float, sent_bps: float, now: float) -> None:
-        if now < self._hold_until and handed_bps > FAR_BELOW * sent_bps:
-            return
-        if self._answers == 0:
-            self._unanswered_bps = self.rate_bps
-        factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
-        if handed_bps > DRAINS * sent_bps:  # less was sent, and it drains
-            self._answers = 0
-        elif handed_bps > STANDS * sent_bps:  # it neither drains nor grows by what we do
-            self._answers += 1
-            if self._answers > (FOREIGN_AGAIN_AFTER if now < self._foreign_until else FOREIGN_AFTER):
-                self._is_foreign = True
-                self._rate_bps = max(self.rate_bps, FOREIGN_LOSS_FACTOR * self._unanswered_bps)
-                return
-            if sent_bps < USED * self.rate_bps:  # what is handed over is all that was sent, and tells nothing
+        stands = handed_bps > STANDS * sent_bps  # and does not grow by what we do
+        if not stands:
+            self._stands_since = None
+        elif self._stands_since is None:
+            self._stands_since, self._unanswered_bps = now, self.rate_bps
+        if stands and self._is_somebody_elses(now):
+            self._is_foreign = True
+            self._rate_bps = max(self.rate_bps, FOREIGN_LOSS_FACTOR * self._unanswered_bps)
+        elif now >= self._hold_until or handed_bps < FAR_BELOW * sent_bps:
+            factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
+            if stands and sent_bps < USED * self.rate_bps:  # what is handed over is all that was sent
                 handed_bps = USED * self.rate_bps
-        self._lower(handed_bps * factor, handed_bps, now)
+            self._lower(handed_bps * factor, handed_bps, now)
+
+    def _is_somebody_elses(self, now: float) -> bool:
+        patience_s = max(FOREIGN_AFTER_S, FOREIGN_AFTER_ANSWERS * (self._least_age_s + 2 * self._every_s))
+        since = self._stands_since
+        return now < self._foreign_until or (since is not None and now - since > patience_s)
 
     def _lower(self, rate_bps: float, handed_bps: float, now: float) -> None:
         self._rate_bps = max(self._least_bps, min(self.rate_bps, rate_bps))
@@ -307,7 +309,7 @@ class Estimator:
     @property
     def _answer_s(self) -> float:
         """After so long what a rate does can be seen."""
-        return self._age_s + self._every_s
+        return self._age_s + 2 * self._every_s
 
     def _grow(self, passed_s: float, now: float) -> None:
         rate_bps = self.rate_bps
@@ -315,7 +317,8 @@ class Estimator:
         careful = min(MOST_CAREFUL, CAREFUL * self.target_s / self._answer_s**2)
         fast = min(MOST_GROWTH, FAST * self.target_s / self._answer_s**2)
         if self._starting or rate_bps < RAMP_SHARE * self._ramp_to_bps:
-            growth_bps = rate_bps * min(math.log(2) / self._answer_s, fast)
+            sooner_s = self._answer_s - self._every_s
+            growth_bps = rate_bps * min(math.log(2) / sooner_s, FAST * self.target_s / sooner_s**2)
         else:
             clear_s = now - self._clear_since
             growth_bps = GROWTH_AT_1M_BPS * math.sqrt(rate_bps / 1e6) * (1 + (clear_s / FASTER_AFTER_S) ** 2)

@@ -11,7 +11,8 @@ from collections import deque
 from edge_agent.core.transport_cc import TICK_S
 
 SLOT_S, SLOTS = 3.0, 10  # of the least delay: together longer than any queue of ours stands
-WINDOW_S, FEWEST = 0.1, 2  # what all that arrived in it have waited is a queue, and not jitter
+WINDOW_S, ENOUGH = 0.1, 4  # what all that arrived in it have waited is a queue, and not jitter
+LONG_S, CLEAR_S, FEWEST = 0.4, 0.15, 2  # so few are enough where they come seldom, or where no jitter is so long
 RATE_WINDOW_S, RATE_FEWEST = 0.2, 4
 REMEMBERED_S = 2.5
 
@@ -32,16 +33,24 @@ class StandingQueue:
             self._slots[-1] = (self._slots[-1][0], delay, wire_bytes)
         self._recent.append((received_at, delay, wire_bytes))
 
+    @property
+    def latest_s(self) -> float:
+        """What the packet that came last has waited; it may be jitter."""
+        return self._recent[-1][1] - min(delay for _, delay, _ in self._slots)
+
     def update(self, link_bps: float) -> float:
         """`link_bps`: what is known of it, for how long a packet itself takes."""
         if not self._recent:
             return 0.0
+        base = min(delay - 8 * size / link_bps for _, delay, size in self._slots)
         least, count, newest = float("inf"), 0, self._recent[-1][0]
         for received_at, delay, size in reversed(self._recent):
-            if count >= FEWEST and newest - received_at > WINDOW_S:
+            before_s = newest - received_at
+            if count >= FEWEST and (before_s > LONG_S or least - base > CLEAR_S):
+                break
+            if count >= ENOUGH and before_s > WINDOW_S:
                 break
             least, count = min(least, delay - 8 * size / link_bps), count + 1
-        base = min(delay - 8 * size / link_bps for _, delay, size in self._slots)
         self.seconds = max(0.0, least - base)
         return self.seconds
 

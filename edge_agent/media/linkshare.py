@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from edge_agent.core.allocator import Allocation, Allocator
 from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
+from edge_agent.core.farlink import FarLink
 from edge_agent.core.trace import Trace
 from edge_agent.core.transport_cc import Fate
-from edge_agent.core.voice import Direction, LinkMemory
+from edge_agent.core.voice import MOST_LOST, Direction, LinkMemory
 
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
@@ -24,7 +25,10 @@ class LinkShare:
         self._memory = memory
         start_bps = memory.told_up_bps or memory.learnt_up_bps
         self._up = Estimator(now, start_bps)
+        self._down = FarLink(now, memory.told_down_bps or memory.learnt_down_bps or UNKNOWN_BPS)
+        self._counted = 0, 0  # packets of the far voice that came, and that were lost
         self.trace = Trace(now, start_bps)
+        self._is_told = False  # the far end reports on numbered packets
         self._allocator = Allocator()
         self.allocation = self.share(now, held)
 
@@ -35,11 +39,12 @@ class LinkShare:
         self.trace.left(size_bytes, now)
 
     def told(self, fates: Sequence[Fate], now: float) -> None:
+        self._is_told = True
         self._up.take_fates(fates, now)
         self.trace.told(fates, now)
 
     def has_room(self, now: float) -> bool:
-        return self._up.has_room(now)
+        return not self._is_told or self._up.has_room(now)  # else nobody knows what is under way
 
     # --- what else is known
 
@@ -53,6 +58,20 @@ class LinkShare:
         """A question of a consent check: both together are so long."""
         self._up.take_rtt(rtt_s, now, wire_bytes)
         self.trace.answered(rtt_s, wire_bytes, now)
+
+    def voice_arrived(self, timestamp: int, clock_rate: int, wire_bytes: int, now: float) -> None:
+        self._down.voice_arrived(timestamp, clock_rate, wire_bytes, now)
+
+    def picture_arrived(self, wire_bytes: int, now: float) -> None:
+        self._down.packet_arrived(wire_bytes, now)
+
+    def voice_counted(self, received: int, lost: int, now: float) -> None:
+        """Packets of the far voice since the leg's start."""
+        self._memory.lost_down.add_counts(received, lost)
+        new_received, new_lost = received - self._counted[0], lost - self._counted[1]
+        self._counted = received, lost
+        if new_received > 0 and 0 <= new_lost < MOST_LOST:
+            self._down.lost(new_lost, new_received + new_lost, now)
 
     @property
     def rtt_s(self) -> float:
@@ -99,6 +118,7 @@ class LinkShare:
         return Direction(rate_bps, self._memory.lost_up.share, USUAL_RUN, self.known)
 
     def _way_down(self) -> Direction:
-        told_bps = self._memory.told_down_bps
-        rate_bps = told_bps or max(UNKNOWN_BPS, self._up.rate_bps)
-        return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known)
+        told_bps, rate_bps = self._memory.told_down_bps, self._down.rate_bps
+        if told_bps is not None:
+            rate_bps = min(told_bps, rate_bps)
+        return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known or self._down.known)

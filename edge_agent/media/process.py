@@ -27,7 +27,7 @@ from edge_agent.media.echo import EchoPath
 from edge_agent.media.pictures import EncodedPicture
 from edge_agent.media.recorder import Recorder
 from edge_agent.media.speaker import Prompt, SpeakerMixer
-from edge_agent.media.stills import FarPictureDecoder, Photographer, Preview, in_stages, write_jpeg
+from edge_agent.media.stills import FarPictureDecoder, Photographer, Preview, in_stages, write_renditions
 from edge_agent.media.turn_recorder import TurnRecorder
 from hardware import devices
 from hardware.api import Picture
@@ -347,12 +347,17 @@ class MediaProcess:
         self._microphone.add(recorder.hear)
 
     def _take_photo(self, frame: ipc.TakePhoto) -> None:
+        made: list[ipc.PhotoRendition] = []
+
+        def keep(pixels: NDArray[np.uint8]) -> None:
+            made.extend(write_renditions(Path(frame.path), pixels))
+
         def ended(error: str) -> None:
             self._camera.remove(photographer.see)
-            self._send_soon(ipc.PhotoTaken(frame.id, frame.path, error))
+            self._send_soon(ipc.PhotoTaken(frame.id, frame.path, error, tuple(made)))
 
         photographer = Photographer(
-            lambda pixels: write_jpeg(Path(frame.path), pixels, frame.max_side),
+            keep,
             just_opened=not self._camera.in_use,
             ended=ended,
             why_dark=lambda: self._camera.state.error or "",

@@ -6,15 +6,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent import ipc
 from edge_agent.core import progressive
 from edge_agent.media.pictures import EncodedPicture
+from edge_agent.media.renditions import WEBP, Form, encoded, jpeg, renditions, shrunk
 from hardware.api import Picture
 
 log = logging.getLogger(__name__)
@@ -22,8 +24,7 @@ log = logging.getLogger(__name__)
 PHOTO_CHOICE = 3  # the sharpest of so many
 PHOTO_SETTLE_S = 0.4  # a camera just opened still finds its exposure
 PHOTO_TIMEOUT_S = 5.0
-PHOTO_QUALITY = 88
-WEBP_QUALITIES = (85, 70, 55, 40, 25, 12)
+STAGE_QUALITY = 85  # at most
 PREVIEW_WIDTH, PREVIEW_EVERY_S, PREVIEW_QUALITY = 320, 1 / 8, 70
 FAR_EVERY_S, FAR_QUALITY = 1 / 15, 75
 FAR_QUEUED = 30
@@ -128,48 +129,25 @@ class FarPictureDecoder:
                 self._show(EncodedPicture(True, picture.time_ms, data))
 
 
-def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    import cv2
-
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
-
-
-def write_jpeg(path: Path, pixels: NDArray[np.uint8], max_side: int) -> None:
-    path.write_bytes(jpeg(shrunk(pixels, max_side), PHOTO_QUALITY))
-
-
-def in_stages(pixels: NDArray[np.uint8], room_bps: float) -> list[bytes]:
-    """WebP in rising quality, as `edge_agent.core.progressive` says; fewer where one is as good as the next."""
-    stages: list[bytes] = []
-    for stage, side in enumerate(progressive.SIDES):
-        picture = shrunk(pixels, side)
-        most_bytes = progressive.most_bytes(stage, room_bps)
-        coded = next((data for quality in WEBP_QUALITIES if len(data := webp(picture, quality)) <= most_bytes), None)
-        stages.append(coded if coded is not None else webp(picture, WEBP_QUALITIES[-1]))
-    return stages
-
-
-def webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    import cv2
-
-    _, data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
-    return data.tobytes()
-
-
-def shrunk(pixels: NDArray[np.uint8], max_side: int) -> NDArray[np.uint8]:
-    import cv2
-
-    height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1.0:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
 def sharpness(pixels: NDArray[np.uint8]) -> float:
     """The variance of the Laplacian: blur takes the edges first."""
     import cv2
 
     return float(cv2.Laplacian(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
+
+
+def write_renditions(path: Path, pixels: NDArray[np.uint8]) -> Iterator[ipc.PhotoRendition]:
+    """The photo itself to `path`, the others beside it; tells of those."""
+    for name, mime, data in renditions(pixels):
+        file = path.with_name(f"{path.name}.{name}") if name else path
+        file.write_bytes(data)
+        if name:
+            yield ipc.PhotoRendition(name, mime, str(file))
+
+
+def in_stages(pixels: NDArray[np.uint8], room_bps: float) -> list[bytes]:
+    """WebP in rising quality, as `edge_agent.core.progressive` says, where the link has `room_bps` for it."""
+    return [
+        encoded(pixels, Form(WEBP, side, progressive.most_bytes(stage, room_bps), STAGE_QUALITY))
+        for stage, side in enumerate(progressive.SIDES)
+    ]

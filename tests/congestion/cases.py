@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from tests.congestion.flows import Media, MediaFlow, TcpFlow
 from tests.congestion.network import Link, LinkSpec, Simulation, capacity_bits
 from tests.linklab.path import Rate
 
-Steps = tuple[tuple[float, float], ...]
+SETTLED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,35 @@ class Run:
     flows: list[MediaFlow]
     seconds: float
     tcp: list[TcpFlow] = field(default_factory=list)
+    against: list[MediaFlow] = field(default_factory=list)  # the other way
 
     def go(self) -> Run:
         self.sim.run(self.seconds)
         return self
 
-    def used(self, start: float, end: float, most_bps: float = float("inf")) -> float:
-        """The share of what the forward link, or its calls at their most, could carry."""
-        carried = sum(flow.arrived.bits(start, end) for flow in [*self.flows, *self.tcp])
-        return carried / capacity_bits(self.forward.spec.rate, start, end, most_bps)
+    def used(self, most_bps: float) -> float:
+        """The share of what the forward link, or its calls at their most, could carry, once they have converged:
+        `SETTLED_S` after each change of it, and after the last call has begun."""
+        rate = self.forward.spec.rate
+        last_start = max(flow.start_s for flow in self.flows)
+        edges = [*(at for at, _ in rate.steps if last_start <= at < self.seconds), self.seconds]
+        if edges[0] > last_start:
+            edges.insert(0, last_start)
+        carried = possible = 0.0
+        for start, end in pairwise(edges):
+            if end > start + SETTLED_S:
+                carried += sum(flow.arrived.bits(start + SETTLED_S, end) for flow in self.flows)
+                possible += capacity_bits(rate, start + SETTLED_S, end, most_bps)
+        return carried / possible
 
     def wait_ms(self, quantile: float, start: float = 0.0, end: float | None = None) -> float:
         waits = self.forward.waits_between(start, end or self.seconds)
         return waits[int(quantile * len(waits))] * 1000
 
     def shares(self, start: float, end: float) -> list[float]:
-        """Of each call, of what all calls have."""
+        """Of each call; 1: as much as the mean."""
         bits = [flow.arrived.bits(start, end) for flow in self.flows]
-        return [each / sum(bits) for each in bits]
+        return [each * len(bits) / sum(bits) for each in bits]
 
 
 def _run(seconds: float, forward: LinkSpec, back: LinkSpec | None = None) -> Run:
@@ -99,7 +111,7 @@ def both_ways(scale: Scale) -> Run:
         scale.link(scale.steps((0, 2.0), (35, 0.8), (70, 2.0))),
     )
     run.flows = [MediaFlow(run.sim, run.forward, run.back, scale.media)]
-    run.other = [MediaFlow(run.sim, run.back, run.forward, scale.media, seed=2)]  # type: ignore[attr-defined]
+    run.against = [MediaFlow(run.sim, run.back, run.forward, scale.media, seed=2)]
     return run
 
 
@@ -162,7 +174,7 @@ def paused(scale: Scale) -> Run:
     run.back = Link(run.sim, scale.link(scale.steps((0, 4.0))))
     run.flows = [
         MediaFlow(
-            run.sim, run.forward, run.back, scale.media, start_s=20.0 * index * 0, seed=index,
+            run.sim, run.forward, run.back, scale.media, seed=index,
             pauses=((40.0, 60.0),) if index == 1 else (),
         )
         for index in range(3)

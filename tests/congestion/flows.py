@@ -71,7 +71,7 @@ class MediaFlow:
         seed: int = 1,
     ) -> None:
         """`delay_s` more than the links' own, each way. In `pauses` nothing at all is sent."""
-        self.media = media
+        self.media, self.start_s = media, start_s
         self.arrived = Arrived()
         self.voice_delays: list[tuple[float, float]] = []
         self.voice_sent = 0
@@ -123,7 +123,8 @@ class MediaFlow:
         self._picture += 1
         count = -(-size // longest)
         for _ in range(count):
-            self._pacer.put_picture(size // count, size // count, self._sim.now, picture=self._picture)
+            key = self._pacer.wants_key_picture  # no larger than others: the kit's encoder bounds them
+            self._pacer.put_picture(size // count, size // count, self._sim.now, picture=self._picture, key=key)
 
     # --- out
 

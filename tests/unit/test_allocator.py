@@ -216,3 +216,12 @@ def test_a_sharp_still_goes_before_moving_pictures() -> None:
             assert meanwhile.up.pictures is not None
             assert meanwhile.up.pictures.bps == pytest.approx(beside * before.bps, rel=0.01)
         assert meanwhile.down.pictures is not None
+
+
+def test_what_was_guessed_first_is_forgotten_when_the_call_has_settled() -> None:
+    guessed, measured = Direction(28_000, measured=False), Direction(2e6)
+    allocator = Allocator()
+    allocator.share(guessed, guessed, 0.0)
+    shares = [allocator.share(measured, measured, tick * EVERY_S).up for tick in range(1, round(20 / EVERY_S))]
+    assert {share.voice.coding.frame_ms for share in shares} == {20}
+    assert {form_of(share) for share in shares} == {(640, 480, 15.0)}
