@@ -135,7 +135,6 @@ class LinkMemory:
     def __init__(self, told_up_bps: float | None = None, told_down_bps: float | None = None) -> None:
         self.told_up_bps, self.told_down_bps = told_up_bps, told_down_bps
         self.learnt_up_bps: float | None = None
-        self.learnt_down_bps: float | None = None
         self.lost_up, self.lost_down = LossMeter(), LossMeter()
 
     def forget_losses(self) -> None:
