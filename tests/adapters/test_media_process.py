@@ -205,16 +205,16 @@ async def test_a_stall_is_told_and_its_end(tmp_path: Path, voices: Voices) -> No
         await bench.connect(far)
         await bench.expect(ipc.FirstSeen)
         transport: Any = far.connection.getSenders()[0].transport
-        send = transport._send_rtp
+        send, send_data = transport._send_rtp, transport._send_data
         silent_at = asyncio.get_running_loop().time()
 
         async def nowhere(data: bytes) -> None:
             pass
 
-        transport._send_rtp = nowhere
+        transport._send_rtp = transport._send_data = nowhere
         await bench.expect(ipc.MediaStalled)
         assert 2.5 <= bench.at(ipc.MediaStalled) - silent_at <= 4.0
-        transport._send_rtp = send
+        transport._send_rtp, transport._send_data = send, send_data
         await bench.expect(ipc.MediaFlowing)
         before = len(bench.frames)
         pictures = await bench.expect_pictures(10, after=before)
