@@ -54,12 +54,19 @@ async def main():
     await near.setRemoteDescription(far.localDescription)
     ends = {"near": egress_of(near.getSenders()[0]), "far": egress_of(far.getSenders()[0])}
     done = asyncio.Event()
-    for name, egress in ends.items():
-        def listen(told, name=name):
-            fates[name] += told
+    class Listener:
+        def __init__(self, name):
+            self.name, self.bytes = name, 0
+        def told(self, told, now):
+            fates[self.name] += told
             if min(map(len, fates.values())) >= 100:
                 done.set()
-        egress.listener = listen
+        def left(self, size_bytes, now):
+            self.bytes += size_bytes
+        def has_room(self, now):
+            return True
+    for name, egress in ends.items():
+        egress.listener = Listener(name)
     filming = asyncio.create_task(film(cameras))
     await asyncio.wait_for(asyncio.gather(done.wait(), got), 15)
     filming.cancel()
@@ -69,6 +76,7 @@ async def main():
         assert len(received) > 0.95 * len(fates[name])
         delays = [fate.received_at - fate.sent_at for fate in received]
         assert max(delays) - min(delays) < 1.0  # one clock here, from wherever it counts
+        assert egress.listener.bytes == sum(egress.pacer.sent_bytes.values())
         assert egress.pacer.sent[Kind.VOICE] > 20 and egress.pacer.sent[Kind.PICTURE] > 20
     transport = near.getSenders()[0].transport
     assert transport._ssl.get_selected_srtp_profile() == b"SRTP_AES128_CM_SHA1_80"
