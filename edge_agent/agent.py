@@ -44,7 +44,7 @@ from edge_agent.sounds import (
     Tone,
     Voice,
 )
-from edge_agent.store import (
+from edge_agent.storage import (
     LOW_BYTES,
     RESERVE_BYTES,
     Change,
@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 State = core.State
 DISK_CHECK_S = 60.0
+FULL_DISK_CHECK_S = 5.0
 SAVE_CLOCK_S = 300.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
@@ -417,6 +418,8 @@ class Agent:
 
     def _committed(self, changes: list[Change], afters: list[Callable[[], None]]) -> None:
         self.delivery.add(*(change.message for change in changes if isinstance(change, MessageQueued)))
+        if self.store.store.gave_up_reserve:
+            self.condition("disk_full", True)
         for after in afters:
             after()
         self.changed()
@@ -458,12 +461,16 @@ class Agent:
     async def _watch_disk(self) -> None:
         while True:
             try:
-                free = await self.store.run(self.store.store.free_bytes)
-                self.condition("disk_full", free < RESERVE_BYTES)
-                self.condition("disk_low", RESERVE_BYTES <= free < LOW_BYTES)
+                store = self.store.store
+                free = await self.store.run(store.free_bytes)
+                if free < LOW_BYTES and await self.store.run(store.make_room, LOW_BYTES):
+                    free = await self.store.run(store.free_bytes)
+                full = free < RESERVE_BYTES or store.gave_up_reserve
+                self.condition("disk_full", full)
+                self.condition("disk_low", not full and free < LOW_BYTES)
             except OSError as error:
                 log.warning("disk not asked reason=%s", error)
-            await asyncio.sleep(DISK_CHECK_S)
+            await asyncio.sleep(FULL_DISK_CHECK_S if "disk_full" in self._conditions else DISK_CHECK_S)
 
     # --- the clock, and the counters of signed messages
 

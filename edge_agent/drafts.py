@@ -21,7 +21,7 @@ from edge_agent.core import draft as core
 from edge_agent.core import wire
 from edge_agent.records import Records
 from edge_agent.sounds import TONE_PHOTO, TONE_RECORD, TONE_RECORDED, Clip, Prompt, Tone
-from edge_agent.store import (
+from edge_agent.storage import (
     CaseKept,
     Change,
     DraftGone,

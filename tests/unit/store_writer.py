@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edge_agent.core import wire
-from edge_agent.store import (
+from edge_agent.storage import (
     CaseKept,
     ConsultOpened,
     DraftGone,

@@ -12,7 +12,7 @@ from edge_agent.config import KioskSection, KioskSettings
 from edge_agent.core import wire
 from edge_agent.core.call import State, Status
 from edge_agent.lamp import light
-from edge_agent.store import CaseKept, StoreThread
+from edge_agent.storage import CaseKept, StoreThread
 from hardware.api import Light
 from kiosk.language import Language
 from kiosk.port import ScreenPort
@@ -201,8 +201,8 @@ async def test_the_lock_guards_what_the_worker_writes(agent, lock):
 
 async def test_files_are_shown_only_while_they_are_in_the_draft(agent, lock):
     port = ScreenPort(agent, lock, AROUND)
-    assert port.file("ff" * 32) is None
-    assert port.file("../../etc/passwd") is None
+    assert await port.file("ff" * 32) is None
+    assert await port.file("../../etc/passwd") is None
 
 
 # --- the lamp
