@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from sqlcipher3 import dbapi2 as sqlcipher
 
 from edge_agent.core import wire
 from edge_agent.storage import sealed_files
+from edge_agent.storage.database import _MIGRATIONS
 from edge_agent.storage.store_key import find_key
+
+PLAIN_MIGRATIONS = 2  # that the last release before encryption had
 
 
 def read_rows(state_dir: Path, query: str, values: Sequence[object] = ()) -> list[Any]:
@@ -61,3 +65,34 @@ def found_in(folder: Path, words: Sequence[bytes]) -> list[str]:
             data = path.read_bytes() if path.is_file() else b""
             found += [f"{word!r} in {path.relative_to(folder)}" for word in words if word in data]
     return found
+
+
+def make_plain_store(folder: Path, name: str, note: str, photo: bytes) -> tuple[wire.Message, set[bytes]]:
+    """As the release before encryption left it: a note and a photo that wait, a photo that the hub has, parts 0-50 and
+    100-150 of a voice reply of `bytes(range(200))`. Gives the note's message and the waiting photo's digest."""
+    for part in ("files", "arriving", "captures"):
+        (folder / part).mkdir(parents=True)
+    consult, reply = b"k" * 16, bytes(range(200))
+    message = wire.Message(wire.CaseNote("patient", 8, text=note, patient=name), consult, seq=1)
+    with contextlib.closing(sqlite3.connect(folder / "kiosk.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        for number, migration in enumerate(_MIGRATIONS[:PLAIN_MIGRATIONS], 1):
+            db.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
+        db.execute(
+            "INSERT INTO consult (id, opened_at_ms, opened_by, patient) VALUES (?, 7, 'patient', ?)", (consult, name)
+        )
+        db.execute(
+            "INSERT INTO outbox (id, consult, seq, payload) VALUES (?, ?, 1, ?)",
+            (message.id, consult, wire.encode(message)),
+        )
+        for data, delivered in ((photo, 0), (b"sent " + photo, 1)):
+            digest = hashlib.sha256(data).digest()
+            (folder / "files" / digest.hex()).write_bytes(data)
+            db.execute(
+                "INSERT INTO file VALUES (?, ?, 'photo', 'image/jpeg', ?, 9, 'patient', 0, ?)",
+                (consult, digest, len(data), delivered),
+            )
+        digest = hashlib.sha256(reply).digest()
+        (folder / "arriving" / digest.hex()).write_bytes(reply[:50] + bytes(50) + reply[100:150])
+        db.execute("INSERT INTO reply VALUES (?, ?, 'audio/ogg', 200, '0-50 100-150', 0, x'aa')", (consult, digest))
+    return message, {hashlib.sha256(photo).digest()}

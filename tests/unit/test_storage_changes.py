@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ from edge_agent.storage import (
     store_key,
 )
 from edge_agent.storage import store as module
-from tests.kiosk_store import found_in
+from tests.kiosk_store import found_in, make_plain_store
 
 CONSULT = b"k" * 16
 NAME, NOTE, PHOTO = "Planted Patient", "a planted note", b"planted picture " * 5000
@@ -55,41 +54,9 @@ def digest_of(data: bytes) -> bytes:
 # --- of before encryption
 
 
-def make_plain_store(folder: Path) -> wire.Message:
-    """As the release before encryption left it: a photo that waits, one that the hub has, half a voice reply."""
-    (folder / "files").mkdir(parents=True)
-    (folder / "arriving").mkdir()
-    (folder / "captures").mkdir()
-    reply, sent = bytes(range(200)), b"sent " + PHOTO
-    note = wire.Message(wire.CaseNote("patient", 8, text=NOTE, patient=NAME), CONSULT, seq=1)
-    db = sqlite3.connect(folder / "kiosk.db")
-    db.execute("PRAGMA journal_mode = WAL")
-    for number, migration in enumerate(database._MIGRATIONS[:2], 1):
-        db.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
-    db.execute(
-        "INSERT INTO consult (id, opened_at_ms, opened_by, patient) VALUES (?, 7, 'patient', ?)", (CONSULT, NAME)
-    )
-    db.execute(
-        "INSERT INTO outbox (id, consult, seq, payload) VALUES (?, ?, 1, ?)", (note.id, CONSULT, wire.encode(note))
-    )
-    for data, delivered in ((PHOTO, 0), (sent, 1)):
-        (folder / "files" / digest_of(data).hex()).write_bytes(data)
-        db.execute(
-            "INSERT INTO file VALUES (?, ?, 'photo', 'image/jpeg', ?, 9, 'patient', 0, ?)",
-            (CONSULT, digest_of(data), len(data), delivered),
-        )
-    (folder / "arriving" / digest_of(reply).hex()).write_bytes(reply[:50] + bytes(50) + reply[100:150])
-    db.execute(
-        "INSERT INTO reply VALUES (?, ?, 'audio/ogg', 200, '0-50 100-150', 0, x'aa')", (CONSULT, digest_of(reply))
-    )
-    db.commit()
-    db.close()
-    return note
-
-
 def test_a_store_of_before_encryption_is_encrypted_in_place(tmp_path):
     folder = tmp_path / "store"
-    note = make_plain_store(folder)
+    note, _ = make_plain_store(folder, NAME, NOTE, PHOTO)
     assert len(found_in(folder, WORDS)) > 3
     store = Store(folder)
     contents = store.load()
@@ -108,7 +75,7 @@ def test_a_store_of_before_encryption_is_encrypted_in_place(tmp_path):
 
 def test_a_damaged_store_of_before_encryption_is_rescued_and_set_aside(tmp_path):
     folder = tmp_path / "store"
-    note = make_plain_store(folder)
+    note, _ = make_plain_store(folder, NAME, NOTE, PHOTO)
     path = folder / "kiosk.db"
     pages = path.stat().st_size // 4096
     data = bytearray(path.read_bytes())

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
-import subprocess
-import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -39,7 +35,6 @@ from edge_agent.storage import (
 from edge_agent.storage.database import connect
 
 CONSULT = b"k" * 16
-KILLS = 40
 
 
 @pytest.fixture
@@ -310,71 +305,3 @@ async def test_its_thread_keeps_the_order(tmp_path):
         assert (await thread.run(thread.store.load)).values == {"last": b"49"}
     finally:
         thread.close()
-
-
-def test_killed_at_any_instant_what_was_said_to_be_saved_is_there(tmp_path):
-    """One store, killed again and again while it saves."""
-    folder = tmp_path / "store"
-    when = random.Random(20_261_124)
-    consults: set[str] = set()
-    files: set[tuple[str, str]] = set()
-    cases: set[str] = set()
-    messages: set[str] = set()
-    freeing: set[str] = set()
-    freed: set[str] = set()
-    for seed in range(KILLS):
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "tests.unit.store_writer", str(folder), str(seed)],
-            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "open False\n"
-        time.sleep(when.uniform(0, 0.08))  # the instant is the point
-        writer.kill()
-        said = [line.split() for line in writer.stdout.read().split("\n")[:-1]]
-        writer.wait()
-        writer.stdout.close()
-        for word, *values in said:
-            match word:
-                case "consult":
-                    consults.add(values[0])
-                case "file":
-                    files.add((values[0], values[1]))
-                case "case":
-                    cases.add(values[0])
-                    messages.update(values[1:])
-                case "freeing":
-                    freeing.update(values)
-                case "freed":
-                    freed.update(values)
-        store = Store(folder)
-        try:
-            _check(store, consults, files, cases, messages, freeing, freed)
-        finally:
-            store.close()
-    assert len(consults) > KILLS
-    assert len(cases) > KILLS
-    assert len(files) > KILLS
-
-
-def _check(store: Store, consults, files, cases, messages, freeing, freed) -> None:
-    assert not store.damaged
-    query = store._db.execute
-    there = {row[0].hex(): row[1] for row in query("SELECT id, saved_at_ms FROM consult")}
-    assert consults <= there.keys()
-    assert all(there[consult] for consult in cases)
-    kept = {(row[0].hex(), row[1].hex()) for row in query("SELECT consult, digest FROM file")}
-    assert files <= kept
-    for _, digest in kept:
-        assert hashlib.sha256(store.read_file(bytes.fromhex(digest))).hexdigest() == digest
-    names = {row[0] for row in query("SELECT name FROM content")}
-    assert {path.name for path in store._media.iterdir()} == names
-    assert len(names) == len({digest for _, digest in kept})
-    assert not list(store.plain_space.iterdir())
-    waiting = [message.id.hex() for message in store.load().waiting]
-    assert len(waiting) == len(set(waiting))
-    assert messages - set(waiting) <= freeing
-    assert not freed & set(waiting)
-    drafts = {row[0].hex() for row in query("SELECT consult FROM draft")}
-    assert not drafts & cases
-    assert os.path.getsize(store._folder / "kiosk.db") > 0
