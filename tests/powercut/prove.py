@@ -2,8 +2,8 @@
 
 A chain of lives begins with no store, one of before encryption, one that is damaged, or one whose key changes. In each
 life a program saves things, recorded, and says what is saved. Then the card is made up as cuts at random operations
-would leave it: a store that is opened on it must have all that was said before the cut, nothing twice and every digest right,
-and nothing planted may be found on the card. The next life goes on with what one of the cuts left.
+would leave it: a store that is opened on it must have all that was said before the cut, nothing twice and every digest
+right, and nothing planted may be found on the card. The next life goes on with what one of the cuts left.
 """
 
 from __future__ import annotations
