@@ -419,7 +419,7 @@ class Agent:
     def _committed(self, changes: list[Change], afters: list[Callable[[], None]]) -> None:
         self.delivery.add(*(change.message for change in changes if isinstance(change, MessageQueued)))
         if self.store.store.gave_up_reserve:
-            self.condition("disk_full", True)
+            self._disk_is_full(True)
         for after in afters:
             after()
         self.changed()
@@ -437,14 +437,22 @@ class Agent:
             self.delivery.add(*messages)
 
     def _store_trouble(self, error: StoreError | None) -> None:
-        self.condition("disk_full", isinstance(error, StoreFull))
-        self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
+        """Not even a note is written, or all is well again."""
+        self.condition("disk_broken", error is not None)
+
+    def _disk_is_full(self, full: bool) -> None:
+        """Of files; notes still find room."""
+        self.condition("disk_full", full)
+        self.drafts.full(full)
 
     def store_fails(self) -> bool:
         return self._journal.fails
 
     def store_failed(self, error: StoreError) -> None:
-        self._store_trouble(error)
+        if isinstance(error, StoreFull):
+            self._disk_is_full(True)
+        else:
+            self.condition("disk_broken", True)
 
     def _freed(self, freed: Freed) -> None:
         delivered = [FileDelivered(consult, digest) for consult, digest in freed.files]
@@ -466,7 +474,7 @@ class Agent:
                 if free < LOW_BYTES and await self.store.run(store.make_room, LOW_BYTES):
                     free = await self.store.run(store.free_bytes)
                 full = free < RESERVE_BYTES or store.gave_up_reserve
-                self.condition("disk_full", full)
+                self._disk_is_full(full)
                 self.condition("disk_low", not full and free < LOW_BYTES)
             except OSError as error:
                 log.warning("disk not asked reason=%s", error)
