@@ -112,7 +112,7 @@ def open_database(folder: Path, media: Path, key: StoreKey) -> Opened:
     except DatabaseError as error:
         if not is_damage(error):
             raise
-        log.error("store damaged reason=%s", error)
+        log.warning("store is copied reason=it is damaged: %s", error)
         _replace(folder, media, key, key.database, rescue=True)
         return Opened(_opened(path, key.database), damaged=True)
     return Opened(db, damaged)
