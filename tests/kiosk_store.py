@@ -16,7 +16,7 @@ from edge_agent.storage import sealed_files
 from edge_agent.storage.database import _MIGRATIONS
 from edge_agent.storage.store_key import find_key
 
-PLAIN_MIGRATIONS = 2  # that the last release before encryption had
+PLAIN_MIGRATIONS = 2  # of a release before encryption
 
 
 def read_rows(state_dir: Path, query: str, values: Sequence[object] = ()) -> list[Any]:
@@ -30,18 +30,22 @@ def read_rows(state_dir: Path, query: str, values: Sequence[object] = ()) -> lis
         return database.execute(query, values).fetchall()  # type: ignore[no-any-return]
 
 
+def path_of(state_dir: Path, digest: bytes) -> Path:
+    (row,) = read_rows(state_dir, "SELECT name FROM content WHERE digest = ?", (digest,))
+    return state_dir / "store" / "media" / str(row["name"])
+
+
 def read_file(state_dir: Path, digest: bytes) -> bytes:
-    (row,) = read_rows(state_dir, "SELECT name, key, size FROM content WHERE digest = ?", (digest,))
-    path = state_dir / "store" / "media" / row["name"]
-    data = sealed_files.read_sealed(path, row["size"], row["key"], digest, 0, row["size"])
+    (row,) = read_rows(state_dir, "SELECT key, size FROM content WHERE digest = ?", (digest,))
+    data = sealed_files.read_sealed(path_of(state_dir, digest), row["size"], row["key"], digest, 0, row["size"])
     assert hashlib.sha256(data).digest() == digest
     return data
 
 
 def saved_files(state_dir: Path, consult: str) -> list[tuple[str, bytes]]:
-    """(role, bytes) of the consult's files, each checked against the digest it is kept under."""
-    rows = read_rows(state_dir, "SELECT role, digest FROM file WHERE consult = ?", (bytes.fromhex(consult),))
-    return [(row["role"], read_file(state_dir, row["digest"])) for row in rows]
+    """(role or rendition, bytes) of the consult's files, each checked against the digest it is kept under."""
+    rows = read_rows(state_dir, "SELECT role, rendition, digest FROM file WHERE consult = ?", (bytes.fromhex(consult),))
+    return [(row["rendition"] or row["role"], read_file(state_dir, row["digest"])) for row in rows]
 
 
 def unsent(state_dir: Path) -> list[str]:

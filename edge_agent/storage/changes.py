@@ -37,7 +37,7 @@ class MessageSetAside:
 
 @dataclass(frozen=True, slots=True)
 class FileKept:
-    """The file lies under its digest already, see `Store.keep_file`."""
+    """The file is on the disk already, see `Store.keep_file`."""
 
     consult: bytes
     digest: bytes
@@ -47,6 +47,8 @@ class FileKept:
     captured_at_ms: int
     captured_by: str
     duration_ms: int = 0
+    of: bytes = b""  # the photo that this is a rendition of
+    rendition: str = ""  # as in `wire.Manifest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,16 @@ class FileForgotten:
 
 @dataclass(frozen=True, slots=True)
 class FileDelivered:
+    """The hub has it. A photo's original, which nobody has asked for, counts with it: it may go when room is short."""
+
+    consult: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileAsked:
+    """It is to be delivered after all."""
+
     consult: bytes
     digest: bytes
 
@@ -84,7 +96,7 @@ class CaseKept:
 @dataclass(frozen=True, slots=True)
 class ProgressCame:
     consult: bytes
-    step: str  # "seen" or "closed"
+    step: str  # "received", "seen" or "closed"
     at_ms: int
 
 
@@ -121,7 +133,7 @@ class ValueKept:
 
 Change = (
     ConsultOpened | MessageQueued | MessagesFreed | MessageSetAside | FileKept | FileForgotten | FileDelivered
-    | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard | ReplyFile
+    | FileAsked | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard | ReplyFile
     | ValueKept
 )  # fmt: skip
 
@@ -141,6 +153,7 @@ class Consult:
     patient: str = ""
     complaints: tuple[str, ...] = ()
     urgency: str = "routine"
+    received_at_ms: int = 0  # nothing of it was without the hub's receipt then
 
 
 @dataclass(slots=True)

@@ -78,6 +78,11 @@ _MIGRATIONS = (
     CREATE TABLE value (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     """,
     "ALTER TABLE reply ADD COLUMN key BLOB NOT NULL DEFAULT x'';",
+    """
+    ALTER TABLE file ADD COLUMN of BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE file ADD COLUMN rendition TEXT NOT NULL DEFAULT '';
+    ALTER TABLE consult ADD COLUMN received_at_ms INTEGER NOT NULL DEFAULT 0;
+    """,
     # What lies in the folder of files: under which name, and the key. What has come of a file from the hub.
     """
     CREATE TABLE content (

@@ -43,6 +43,7 @@ from edge_agent.storage.changes import (
     Contents,
     DraftGone,
     DraftKept,
+    FileAsked,
     FileDelivered,
     FileForgotten,
     FileKept,
@@ -64,6 +65,8 @@ KEPT_CONSULTS = 200  # read into memory at the start: the worker's list
 RESERVE_BYTES = 16 * 1024 * 1024  # no file is taken below this, so that calls and notes still find room
 NOTES_RESERVE_BYTES = 4 * 1024 * 1024  # in a file of its own: whoever else fills the card leaves it to the notes
 LOW_BYTES = 200 * 1024 * 1024
+
+_FILE_COLUMNS = "consult, digest, role, mime, size, captured_at_ms, captured_by, duration_ms, of, rendition"
 
 
 class _Content(NamedTuple):
@@ -123,10 +126,10 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), row[9])
+            Consult(*row[:8], tuple(row[8].split()), *row[9:])
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
             )
         ]
         open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
@@ -136,10 +139,7 @@ class Store:
             waiting=self._waiting(),
             files=[
                 FileKept(*row)
-                for row in query(
-                    "SELECT consult, digest, role, mime, size, captured_at_ms, captured_by, duration_ms FROM file"
-                    " WHERE NOT delivered"
-                )
+                for row in query(f"SELECT {_FILE_COLUMNS} FROM file WHERE NOT delivered")  # noqa: S608
             ],
             drafts=list(query("SELECT consult, content FROM draft")),
             advice=[
@@ -164,6 +164,16 @@ class Store:
             except wire.WireError as error:  # of another release
                 log.error("message unreadable id=%s reason=%s: it stays in the store", id.hex(), error)
         return messages
+
+    def original_of(self, consult: bytes, photo: bytes) -> FileKept | None:
+        """None where it is not, or no longer, here."""
+        row = self._db.execute(
+            f"SELECT {_FILE_COLUMNS} FROM file WHERE consult = ? AND of = ? AND rendition = 'original'",  # noqa: S608
+            (consult, photo),
+        ).fetchone()
+        found = FileKept(*row) if row else None
+        content = self._content(found.digest) if found else None
+        return found if content and (self._media / content.name).exists() else None
 
     def read_chunk(self, digest: bytes, offset: int, length: int) -> bytes:
         """Raises OSError where the file is gone, damaged or shorter."""
@@ -375,11 +385,10 @@ class Store:
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
             case MessageSetAside(id):
                 run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
-            case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms):
+            case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):
                 run(
-                    "INSERT OR IGNORE INTO file (consult, digest, role, mime, size, captured_at_ms, captured_by,"
-                    " duration_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (consult, digest, role, mime, size, at_ms, by, duration_ms),
+                    f"INSERT OR IGNORE INTO file ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                    (consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition),
                 )
                 self._name_content(digest)
             case FileForgotten(consult, digest):
@@ -390,19 +399,26 @@ class Store:
                     (digest,),
                 )
             case FileDelivered(consult, digest):
-                run("UPDATE file SET delivered = 1 WHERE consult = ? AND digest = ?", (consult, digest))
+                run(
+                    "UPDATE file SET delivered = 1 WHERE consult = ?"
+                    " AND (digest = ? OR (of = ? AND rendition = 'original'))",
+                    (consult, digest, digest),
+                )
+            case FileAsked(consult, digest):
+                run("UPDATE file SET delivered = 0 WHERE consult = ? AND digest = ?", (consult, digest))
             case DraftKept(consult, content):
                 run("INSERT OR REPLACE INTO draft (consult, content) VALUES (?, ?)", (consult, content))
             case DraftGone(consult):
                 run("DELETE FROM draft WHERE consult = ?", (consult,))
             case CaseKept(consult, at_ms, patient, complaints, urgency):
                 run(
-                    "UPDATE consult SET saved_at_ms = ?, patient = ?, complaints = ?, urgency = ? WHERE id = ?",
+                    "UPDATE consult SET saved_at_ms = ?, received_at_ms = 0, patient = ?, complaints = ?, urgency = ?"
+                    " WHERE id = ?",
                     (at_ms, patient, " ".join(complaints), urgency, consult),
                 )
             case ProgressCame(consult, step, at_ms):
-                column = {"seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
-                run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of two names
+                column = {"received": "received_at_ms", "seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
+                run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of three names
             case AdviceCame(consult, advice):
                 run(
                     "INSERT OR IGNORE INTO advice (id, consult, given_by, given_at_ms, text, reply)"

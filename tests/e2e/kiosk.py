@@ -287,7 +287,7 @@ class Kiosk:
         return kiosk_store.read_rows(self.state_dir, query, values)
 
     def saved_files(self, consult: str) -> list[tuple[str, bytes]]:
-        """(role, bytes) of the consult's files, each checked against the digest it is kept under."""
+        """(role or rendition, bytes) of the consult's files, each checked against the digest it is kept under."""
         return kiosk_store.saved_files(self.state_dir, consult)
 
     def unsent(self) -> list[str]:
