@@ -7,6 +7,7 @@ and the disk last, in order and in a thread of its own. Durable messages go out 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -125,6 +126,7 @@ class Agent:
         self._kept_status = core.Status()
         self._batch: tuple[list[Change], list[Callable[[], None]]] | None = None
         self._listeners: list[Callable[[PictureFrame | None], None]] = []
+        self._disk_filled = asyncio.Event()  # just now: it is looked at more often
         self._view_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -449,6 +451,8 @@ class Agent:
 
     def _disk_is_full(self, full: bool) -> None:
         """Of files; notes still find room."""
+        if full and "disk_full" not in self._conditions:
+            self._disk_filled.set()
         self.condition("disk_full", full)
         self.drafts.full(full)
 
@@ -493,7 +497,10 @@ class Agent:
                 self.condition("disk_low", not full and free < LOW_BYTES)
             except OSError as error:
                 log.warning("disk not asked reason=%s", error)
-            await asyncio.sleep(FULL_DISK_CHECK_S if "disk_full" in self._conditions else DISK_CHECK_S)
+            self._disk_filled.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FULL_DISK_CHECK_S if "disk_full" in self._conditions else DISK_CHECK_S):
+                    await self._disk_filled.wait()
 
     # --- the clock, and the counters of signed messages
 

@@ -223,9 +223,11 @@ class Store:
     def make_room(self, wanted_bytes: int) -> int:
         """Lets files go that the hub has, the oldest first, until so much is free. Gives how many."""
         gone = 0
-        for consult, digest in self._db.execute(
-            "SELECT consult, digest FROM file WHERE delivered ORDER BY captured_at_ms"
-        ).fetchall():
+        with self._errors():
+            acknowledged = self._db.execute(
+                "SELECT consult, digest FROM file WHERE delivered ORDER BY captured_at_ms"
+            ).fetchall()
+        for consult, digest in acknowledged:
             if self.free_bytes() >= wanted_bytes:
                 break
             self.commit([FileForgotten(consult, digest)])
