@@ -13,7 +13,7 @@ from typing import Protocol
 from edge_agent.core import wire
 from edge_agent.records import Records
 from edge_agent.sounds import Clip, Prompt, Recording, Spoken
-from edge_agent.store import Change, StoredAdvice, StoreThread
+from edge_agent.storage import Change, StoredAdvice, StoreThread
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class AdviceDesk:
         """The doctor's voice, where it has arrived, then the text: who cannot read misses neither."""
         clips: list[Clip] = []
         if self._records.voice_arrived(stored):
-            clips.append(Recording(self._store.store.file_path(stored.advice.reply)))
+            store, reply = self._store, stored.advice.reply
+            clips.append(Recording(lambda: store.run(store.store.open_copy, reply)))
         if stored.advice.text.strip():
             clips.append(Spoken(stored.advice.text))
         return clips

@@ -7,6 +7,7 @@ and the disk last, in order and in a thread of its own. Durable messages go out 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -46,7 +47,7 @@ from edge_agent.sounds import (
     Tone,
     Voice,
 )
-from edge_agent.store import (
+from edge_agent.storage import (
     LOW_BYTES,
     RESERVE_BYTES,
     Change,
@@ -68,6 +69,7 @@ log = logging.getLogger(__name__)
 
 State = core.State
 DISK_CHECK_S = 60.0
+FULL_DISK_CHECK_S = 5.0
 SAVE_CLOCK_S = 300.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
@@ -125,6 +127,7 @@ class Agent:
         self._kept_status = core.Status()
         self._batch: tuple[list[Change], list[Callable[[], None]]] | None = None
         self._listeners: list[Callable[[PictureFrame | None], None]] = []
+        self._disk_filled = asyncio.Event()  # just now: it is looked at more often
         self._view_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -435,6 +438,8 @@ class Agent:
 
     def _committed(self, changes: list[Change], afters: list[Callable[[], None]]) -> None:
         self.delivery.add(*(change.message for change in changes if isinstance(change, MessageQueued)))
+        if self.store.store.gave_up_reserve:
+            self._disk_is_full(True)
         for after in afters:
             after()
         self.changed()
@@ -452,14 +457,24 @@ class Agent:
             self.delivery.add(*messages)
 
     def _store_trouble(self, error: StoreError | None) -> None:
-        self.condition("disk_full", isinstance(error, StoreFull))
-        self.condition("disk_broken", error is not None and not isinstance(error, StoreFull))
+        """Not even a note is written, or all is well again."""
+        self.condition("disk_broken", error is not None)
+
+    def _disk_is_full(self, full: bool) -> None:
+        """Of files; notes still find room."""
+        if full and "disk_full" not in self._conditions:
+            self._disk_filled.set()
+        self.condition("disk_full", full)
+        self.drafts.full(full)
 
     def store_fails(self) -> bool:
         return self._journal.fails
 
     def store_failed(self, error: StoreError) -> None:
-        self._store_trouble(error)
+        if isinstance(error, StoreFull):
+            self._disk_is_full(True)
+        else:
+            self.condition("disk_broken", True)
 
     def _freed(self, freed: Freed) -> None:
         delivered = [FileDelivered(consult, digest) for consult, digest in freed.files]
@@ -484,12 +499,19 @@ class Agent:
     async def _watch_disk(self) -> None:
         while True:
             try:
-                free = await self.store.run(self.store.store.free_bytes)
-                self.condition("disk_full", free < RESERVE_BYTES)
-                self.condition("disk_low", RESERVE_BYTES <= free < LOW_BYTES)
+                store = self.store.store
+                free = await self.store.run(store.free_bytes)
+                if free < LOW_BYTES and await self.store.run(store.make_room, LOW_BYTES):
+                    free = await self.store.run(store.free_bytes)
+                full = free < RESERVE_BYTES or store.gave_up_reserve
+                self._disk_is_full(full)
+                self.condition("disk_low", not full and free < LOW_BYTES)
             except OSError as error:
                 log.warning("disk not asked reason=%s", error)
-            await asyncio.sleep(DISK_CHECK_S)
+            self._disk_filled.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FULL_DISK_CHECK_S if "disk_full" in self._conditions else DISK_CHECK_S):
+                    await self._disk_filled.wait()
 
     # --- the clock, and the counters of signed messages
 

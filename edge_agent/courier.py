@@ -19,7 +19,7 @@ from edge_agent.core import wire
 from edge_agent.core.courier import Sealed
 from edge_agent.core.outbox import file_priority
 from edge_agent.delivery import Delivery
-from edge_agent.store import StoreThread
+from edge_agent.storage import StoreThread
 
 log = logging.getLogger(__name__)
 

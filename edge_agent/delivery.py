@@ -16,7 +16,7 @@ from edge_agent.core import wire
 from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
 from edge_agent.core.window import Window
 from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
-from edge_agent.store import StoreThread
+from edge_agent.storage import StoreThread
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from edge_agent.core import trust, wire
 from edge_agent.core.ranges import ByteRanges
 from edge_agent.records import Records, manifest_of
-from edge_agent.store import AdviceCame, Change, FileAsked, ProgressCame, ReplyFile, StoreError, StoreThread
+from edge_agent.storage import AdviceCame, Change, FileAsked, ProgressCame, ReplyFile, StoreError, StoreThread
 
 log = logging.getLogger(__name__)
 

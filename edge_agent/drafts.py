@@ -21,7 +21,7 @@ from edge_agent.core import draft as core
 from edge_agent.core import wire
 from edge_agent.records import Records, manifest_of
 from edge_agent.sounds import TONE_PHOTO, TONE_RECORD, TONE_RECORDED, Clip, Prompt, Tone
-from edge_agent.store import (
+from edge_agent.storage import (
     CaseKept,
     Change,
     DraftGone,
@@ -89,7 +89,8 @@ class Drafts:
         self._shown: core.DraftFlow | None = None
         self._captures: dict[str, _Capture] = {}
         self._keeping: set[asyncio.Task[None]] = set()
-        self._has_microphone = self._has_camera = True
+        self._microphone = self._camera = True  # they are there
+        self._full = False
         self._count = itertools.count(1)
         self.level, self.elapsed_ms = 0.0, 0  # of the recording under way
 
@@ -164,12 +165,21 @@ class Drafts:
     # the media process
 
     def devices(self, missing: tuple[str, ...]) -> None:
-        self._has_microphone, self._has_camera = "microphone" not in missing, "camera" not in missing
+        self._microphone, self._camera = "microphone" not in missing, "camera" not in missing
         for capture in self._captures.values():
             if not capture.started:
                 self._start(capture)
+        self._tell_devices()
+
+    def full(self, full: bool) -> None:
+        """Whether the card takes no more files: then nobody is asked for any."""
+        if full != self._full:
+            self._full = full
+            self._tell_devices()
+
+    def _tell_devices(self) -> None:
         for flow in list(self._flows.values()):
-            effects = flow.devices(self._has_microphone, self._has_camera, self._owner.mono())
+            effects = flow.devices(*self._devices, self._owner.mono())
             clips = self._carry_out(flow, effects, [])
             if flow is self._shown:
                 self._say(clips)
@@ -193,7 +203,13 @@ class Drafts:
     # within
 
     def _flow(self, draft: core.Draft) -> core.DraftFlow:
-        return core.DraftFlow(draft, self._idle_s, microphone=self._has_microphone, camera=self._has_camera)
+        microphone, camera = self._devices
+        return core.DraftFlow(draft, self._idle_s, microphone=microphone, camera=camera)
+
+    @property
+    def _devices(self) -> tuple[bool, bool]:
+        """Microphone and camera, where what they give can be kept."""
+        return self._microphone and not self._full, self._camera and not self._full
 
     def _say(self, clips: list[Clip]) -> None:
         if clips:

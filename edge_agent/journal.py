@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from edge_agent.store import Change, StoreError, StoreThread
+from edge_agent.storage import Change, StoreError, StoreThread
 
 log = logging.getLogger(__name__)
 

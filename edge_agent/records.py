@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from edge_agent.core import wire
-from edge_agent.store import (
+from edge_agent.storage import (
     AdviceCame,
     AdviceWasHeard,
     CaseKept,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -56,7 +56,9 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    path: Path
+    """`open` gives a file that can be played; raises OSError where there is none."""
+
+    open: Callable[[], Awaitable[Path]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,6 @@ class Sounds:
         match clip:
             case Tone(name):
                 self._start(self._voice.tone(name))
-            case Recording(path):
-                self._start(path)
             case Turn(packets):
                 id = self._new_id()
                 self._begin(id, ipc.PlayTurn(id, packets))
@@ -140,6 +140,11 @@ class Sounds:
             made = await asyncio.to_thread(self._voice.path, clip.key, self.language)
         elif isinstance(clip, Spoken):
             made = await asyncio.to_thread(self._voice.speak, clip.text, self.language)
+        elif isinstance(clip, Recording):
+            try:
+                made = await clip.open()
+            except OSError as error:
+                log.warning("recording not played reason=%s", error)
         self._making = None
         if made is None:
             self._whole = False

@@ -16,7 +16,7 @@ from edge_agent.core import wire
 from edge_agent.core.turn_parts import Hearable, TurnBox
 from edge_agent.core.turns import LinkSample, LiveWatch, WayBack
 from edge_agent.sounds import TONE_RECORD, TONE_RECORDED, Clip, Tone, Turn
-from edge_agent.store import Change
+from edge_agent.storage import Change
 
 log = logging.getLogger(__name__)
 

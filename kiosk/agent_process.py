@@ -21,7 +21,7 @@ from typing import IO
 
 from edge_agent.agent import Agent
 from edge_agent.config import KioskSettings
-from edge_agent.store import StoreError, StoreThread
+from edge_agent.storage import StoreError, StoreThread
 from hardware.api import Board, BoardUnavailable
 from hardware.devices import open_board
 from hardware.simulated import SimulatedBoard
@@ -94,6 +94,7 @@ async def _serve(settings: KioskSettings, media_argv: Sequence[str], state_dir: 
         state_dir / "prompts",
         _recordings(settings),
         _spoken_first(settings),
+        spoken_dir=store.store.plain_space / "spoken",
     )
     agent = Agent(settings, store, prompts, _open_board(settings), media_argv, _software())
     lock = WorkerLock(settings.kiosk.worker_pin_hash, settings.screen.worker_lock_s)

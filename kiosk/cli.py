@@ -38,7 +38,7 @@ _WRONG_USE = [
 ]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
-    ("edge_agent.store", "StoreError"),
+    ("edge_agent.storage.database", "StoreError"),
     ("hub.accounts", "AccountError"),
     ("hub.enrol", "JoinRefused"),
     ("hub.enrol", "NoSuchKiosk"),

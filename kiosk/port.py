@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from edge_agent import ipc
 from edge_agent.agent import Agent, PictureFrame
@@ -83,11 +82,15 @@ class ScreenPort:
 
         return self._agent.subscribe(told)
 
-    def file(self, id: str) -> Path | None:
-        flow = self._agent.drafts.shown
+    async def file(self, id: str) -> bytes | None:
+        flow, store = self._agent.drafts.shown, self._agent.store
         if flow is None or id not in flow.draft.photos:
             return None
-        return self._agent.store.store.file_path(bytes.fromhex(id))
+        try:
+            return await store.run(store.store.read_file, bytes.fromhex(id))
+        except OSError as error:
+            log.warning("photo not shown reason=%s", error)
+            return None
 
     def board(self) -> SimulatedBoard | None:
         board = self._agent.board

@@ -60,8 +60,11 @@ class Prompts:
         recordings_dir: Path | None = None,
         languages: Iterable[str] = ("en",),
         speech: Speech | None = None,
+        spoken_dir: Path | None = None,
     ) -> None:
+        """`spoken_dir`: where `speak` writes. Advice is for no card, so the agent gives a place in memory."""
         self._cache = cache_dir
+        self._spoken_dir = spoken_dir or cache_dir / "spoken"
         self._recordings = recordings_dir
         self._languages = tuple(languages)
         self._speech: Speech | None = speech or _espeak_if_there()
@@ -69,7 +72,8 @@ class Prompts:
         self._maker: threading.Thread | None = None
         self._bad_recordings: set[Path] = set()
         self._speeches: list[Path] = []
-        shutil.rmtree(self._spoken_dir, ignore_errors=True)
+        for spoken in (self._spoken_dir, cache_dir / "spoken"):
+            shutil.rmtree(spoken, ignore_errors=True)
         try:
             for name, samples in _tones().items():
                 if not _is_wav(self._tone_file(name)):
@@ -168,10 +172,6 @@ class Prompts:
             log.warning("speech failed voice=%s: %s", voice, error)
             return None
         return target
-
-    @property
-    def _spoken_dir(self) -> Path:
-        return self._cache / "spoken"
 
     @property
     def _tone_dir(self) -> Path:

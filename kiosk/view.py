@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_agent.agent import Agent
 from edge_agent.core.call import State, Status
-from edge_agent.store import StoredAdvice
+from edge_agent.storage import StoredAdvice
 from kiosk.language import Language
 from kiosk.screen import (
     AdviceView,

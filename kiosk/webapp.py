@@ -64,7 +64,7 @@ class KioskPort(Protocol):
     def subscribe(self, changed: Callable[[Picture | None], None]) -> Callable[[], None]:
         """`changed(None)`: there is a new view; `changed(picture)`: one more picture. Gives what unsubscribes."""
 
-    def file(self, id: str) -> Path | None:
+    async def file(self, id: str) -> bytes | None:
         """A JPEG that may be shown now: of the draft, or of what the worker's face has open."""
 
     def board(self) -> SimulatedButtonAndLamp | None:
@@ -199,10 +199,10 @@ class _WebApp:
         return JSONResponse({light.value: [list(step) for step in steps] for light, steps in LIGHT_PATTERNS.items()})
 
     async def file(self, request: Request) -> Response:
-        path = self._agent.file(request.path_params["id"])
-        if path is None or not path.is_file():
+        jpeg = await self._agent.file(request.path_params["id"])
+        if jpeg is None:
             return PlainTextResponse("There is no such picture, or it may not be shown now.\n", 404)
-        return FileResponse(path, media_type="image/jpeg", headers={"cache-control": "no-store"})
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
     async def board_page(self, request: Request) -> Response:
         if self._agent.board() is None:

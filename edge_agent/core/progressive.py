@@ -11,11 +11,8 @@ from collections.abc import Iterator, Sequence
 
 _HEAD = struct.Struct("!BBBII")
 AROUND_BYTES = 28 + 37 + 12 + 16 + _HEAD.size  # IP and UDP, DTLS, SCTP, its chunk, and the head
-SIDES = (
-    160,
-    640,
-    4096,
-)  # the longest side of each stage, in pixels: what all is about, to be recognised, as sharp as it is
+# The longest side of each stage, in pixels: what all is about, to be recognised, as sharp as it is.
+SIDES = (160, 640, 4096)
 STAGE_BYTES = (2_000, 12_000, 30_000)  # at most, on thin links
 SHARPEST_S = 30.0  # of what the link has for it; the last stage may take so long
 MOST_BYTES = 400_000

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from hardware.simulated import SimulatedBoard
 from kiosk.screen import Action, PictureKind, View
@@ -18,7 +17,7 @@ class Port:
 
     def __init__(self, view: View, board: SimulatedBoard | None = None) -> None:
         self.actions: list[Action] = []
-        self.files: dict[str, Path] = {}
+        self.files: dict[str, bytes] = {}
         self._view, self._board = view, board
         self._subscribers: list[Callable[[Picture | None], None]] = []
         self._acted = asyncio.Condition()
@@ -34,7 +33,7 @@ class Port:
         self._subscribers.append(changed)
         return lambda: self._subscribers.remove(changed)
 
-    def file(self, id: str) -> Path | None:
+    async def file(self, id: str) -> bytes | None:
         return self.files.get(id)
 
     def board(self) -> SimulatedBoard | None:

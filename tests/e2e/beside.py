@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_agent.core import wire
-from edge_agent.store import CaseKept, ConsultOpened, FileKept, MessageQueued, Store
+from edge_agent.storage import CaseKept, ConsultOpened, FileKept, MessageQueued, Store
 from tests.bench.devices import EAR, MOUTH
 from tests.bench.marks import VoiceMarks, judge_voice, percentile
 from tests.bench.material import Material, prepare
@@ -141,8 +141,7 @@ async def prove(
 
 def _leave_photo(kiosk: Kiosk, data: bytes) -> bytes:
     """A case as the guided message leaves it, in the store of an agent that does not run; the photo's digest."""
-    (database,) = kiosk.state_dir.rglob("kiosk.db")
-    with closing(Store(database.parent)) as store:
+    with closing(Store(kiosk.state_dir / "store")) as store:
         path = store.new_capture(".jpg")
         path.write_bytes(data)
         digest, size = store.keep_file(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import signal
@@ -22,10 +21,10 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from edge_agent.core import wire
 from edge_agent.identity import Identity
 from kiosk.prompts import Prompts
 from kiosk.screen import View
+from tests import kiosk_store
 from tests.e2e.kiosk_page import BoardPanel, KioskPage
 from tests.e2e.lab import Village
 from tests.e2e.program import Program, children, command_line, free_port, until
@@ -284,37 +283,22 @@ class Kiosk:
 
     # --- what is on its disk
 
-    def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
-        return read_rows(self._store() / "kiosk.db", query, values)
+    def rows(self, query: str, *values: object) -> list[Any]:
+        return kiosk_store.read_rows(self.state_dir, query, values)
 
     def saved_files(self, consult: str) -> list[tuple[str, bytes]]:
         """(role or rendition, bytes) of the consult's files, each checked against the digest it is kept under."""
-        found = []
-        for row in self.rows("SELECT role, rendition, digest FROM file WHERE consult = ?", bytes.fromhex(consult)):
-            data = (self._store() / "files" / row["digest"].hex()).read_bytes()
-            assert hashlib.sha256(data).digest() == row["digest"]
-            found.append((row["rendition"] or row["role"], data))
-        return found
+        return kiosk_store.saved_files(self.state_dir, consult)
 
     def unsent(self) -> list[str]:
         """Messages and files that have no receipt from the hub yet."""
-        messages = [wire.decode(row["payload"]) for row in self.rows("SELECT payload FROM outbox WHERE NOT set_aside")]
-        files = self.rows(
-            "SELECT consult, role FROM file WHERE NOT delivered AND consult NOT IN (SELECT consult FROM draft)"
-        )
-        return [f"{type(message.body).__name__} of {message.consult.hex()}" for message in messages] + [
-            f"{row['role']} of {row['consult'].hex()}" for row in files
-        ]
+        return kiosk_store.unsent(self.state_dir)
 
     async def until_all_sent(self, timeout_s: float = 20.0) -> None:
         try:
             await until(lambda: not self.unsent(), timeout_s, "everything has its receipt", 0.1)
         except AssertionError:
             raise AssertionError(f"without a receipt after {timeout_s} s: {self.unsent()}") from None
-
-    def _store(self) -> Path:
-        (path,) = self.state_dir.rglob("kiosk.db")
-        return path.parent
 
     async def _now(self) -> View:
         return await self.screen.until(lambda view: True, "anything", START_TIMEOUT_S)

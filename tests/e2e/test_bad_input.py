@@ -216,7 +216,7 @@ def small_disk(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("a small disk needs root to be mounted")
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "small", str(tmp_path)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "small", str(tmp_path)], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted: {mounted.stderr.strip()}")

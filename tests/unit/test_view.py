@@ -11,8 +11,9 @@ from edge_agent.agent import Agent
 from edge_agent.config import KioskSection, KioskSettings
 from edge_agent.core import wire
 from edge_agent.core.call import State, Status
+from edge_agent.core.draft import Step, StepChosen
 from edge_agent.lamp import light
-from edge_agent.store import CaseKept, StoreThread
+from edge_agent.storage import CaseKept, StoreFull, StoreThread
 from hardware.api import Light
 from kiosk.language import Language
 from kiosk.port import ScreenPort
@@ -229,8 +230,21 @@ async def test_the_lock_guards_what_the_worker_writes(agent, lock):
 
 async def test_files_are_shown_only_while_they_are_in_the_draft(agent, lock):
     port = ScreenPort(agent, lock, AROUND)
-    assert port.file("ff" * 32) is None
-    assert port.file("../../etc/passwd") is None
+    assert await port.file("ff" * 32) is None
+    assert await port.file("../../etc/passwd") is None
+
+
+async def test_nobody_is_asked_for_what_a_full_card_does_not_take(agent, lock):
+    agent.drafts.devices(())
+    agent.drafts.show(CONSULT, "patient")
+    assert agent.drafts.shown.draft.step is Step.VOICE
+    agent.store_failed(StoreFull("the disk is full"))
+    assert agent.drafts.shown.draft.step is Step.COMPLAINT
+    view = build_view(agent, lock, AROUND)
+    assert "disk_full" in [notice.code for notice in view.notices]
+    agent._disk_is_full(False)
+    agent.drafts.tell(StepChosen(Step.PHOTO))
+    assert agent.drafts.shown.draft.step is Step.PHOTO
 
 
 # --- the lamp

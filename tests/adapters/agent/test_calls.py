@@ -7,8 +7,8 @@ import os
 import signal
 
 from edge_agent.core import wire
-from tests.e2e.kiosk import read_rows
 from tests.e2e.program import until
+from tests.kiosk_store import read_rows
 
 
 async def request(hub, kiosk, since=0):
@@ -122,8 +122,8 @@ async def test_the_agent_is_killed_in_a_call(hub, kiosk):
     media = kiosk.media_pid
     mark = len(hub.got)
     # The screen answers before the disk does; what a kill may not lose is what the disk has.
-    database, kept = kiosk.state_dir / "store" / "kiosk.db", "SELECT value FROM value WHERE key = 'call'"
-    await until(lambda: b"live" in read_rows(database, kept, ())[0]["value"], 10, "the call on the disk")
+    kept = "SELECT value FROM value WHERE key = 'call'"
+    await until(lambda: b"live" in read_rows(kiosk.state_dir, kept)[0]["value"], 10, "the call on the disk")
     await kiosk.agent.kill()
     await until(lambda: not os.path.exists(f"/proc/{media}/exe"), 5, "its media process is gone")
     await hub.until(wire.Status, lambda body: not body.online, since=mark)  # the last will
@@ -183,9 +183,8 @@ async def test_an_offline_emergency_rings_when_the_hub_comes(broker, tmp_path, h
     assert view.emergency_instruction
     await kiosk.board.until_light("emergency")
     # The lamp answers before the disk does; what a kill may not lose is what the disk has.
-    database = kiosk.state_dir / "store" / "kiosk.db"
     kept = "SELECT 1 FROM value WHERE key = 'call'"
-    await until(lambda: read_rows(database, kept, ()), 10, "the emergency on the disk")
+    await until(lambda: read_rows(kiosk.state_dir, kept), 10, "the emergency on the disk")
     await kiosk.agent.kill()
     await kiosk.start()
     mark = len(hub.got)

@@ -11,6 +11,7 @@ import pytest
 from edge_agent.advice import READ_S
 from edge_agent.core import wire
 from tests.adapters.agent.rig import Hub
+from tests.kiosk_store import found_in, path_of, read_file, read_rows
 
 
 async def offline(hub, kiosk):
@@ -37,7 +38,9 @@ async def leave_message(kiosk) -> str:
 
 
 def stored(kiosk) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (kiosk.state_dir / "store" / "files").iterdir()}
+    """What its card holds, by digest."""
+    digests = [row["digest"] for row in read_rows(kiosk.state_dir, "SELECT digest FROM content")]
+    return {digest.hex(): read_file(kiosk.state_dir, digest) for digest in digests}
 
 
 async def delivered(hub, kiosk, consult: bytes) -> None:
@@ -58,7 +61,10 @@ async def delivered(hub, kiosk, consult: bytes) -> None:
 async def test_a_message_left_offline_is_delivered(hub, kiosk):
     await offline(hub, kiosk)
     consult = bytes.fromhex(await leave_message(kiosk))
-    assert len(stored(kiosk)) == 2
+    files = stored(kiosk)
+    assert len(files) == 2
+    # Who took the card now, while the agent runs, would find nothing of it.
+    assert found_in(kiosk.state_dir, [b"fever", *(data[:32] for data in files.values())]) == []
     await hub.start()
     await delivered(hub, kiosk, consult)
     note = hub.all(wire.CaseNote)[-1]
@@ -158,7 +164,7 @@ async def test_photos_go_in_rising_quality_and_the_original_when_asked(hub, kios
     assert hub.complete[original.digest] == stored(kiosk)[original.digest.hex()]
     await kiosk.screen.until(lambda view: view.saved_step == "received", "what was received stays so")
 
-    (kiosk.state_dir / "store" / "files" / original.digest.hex()).unlink()  # as when room was short
+    path_of(kiosk.state_dir, original.digest).unlink()  # as when room was short
     sent = await hub.send(wire.FileWanted(photo.digest), consult, 2)
     await hub.until(wire.Receipt, lambda body: sent.id in body.ids)
     assert (await hub.until(wire.FileGone)).digest == photo.digest
@@ -222,7 +228,7 @@ async def test_advice_with_a_voice_reply_is_played_and_heard_back(hub, kiosk, ca
         await hub.send(wire.Chunk(digest, offset, data), case)
     await hub.until(wire.Have, lambda body: body.complete)
     await kiosk.screen.until(lambda view: view.advice[0].voice_arrived, "the voice is there")
-    assert (kiosk.state_dir / "store" / "files" / digest.hex()).read_bytes() == voice
+    assert read_file(kiosk.state_dir, digest) == voice
     await kiosk.screen.act("show_advice", advice.advice.hex())
     await kiosk.screen.until(lambda view: view.screen == "advice", "the advice")
     heard = await hub.until_message(wire.AdviceHeard)
@@ -251,7 +257,7 @@ async def test_a_reply_that_stops_halfway_goes_on_after_a_kill(hub, kiosk, case)
     for offset in (0, 10_000, 20_000, 30_000):
         await hub.send(wire.Chunk(digest, offset, voice[offset : offset + 10_000]), case)
     await hub.until(wire.Have, lambda body: body.complete, since=mark)
-    assert (kiosk.state_dir / "store" / "files" / digest.hex()).read_bytes() == voice
+    assert read_file(kiosk.state_dir, digest) == voice
 
 
 async def test_advice_is_taken_once_however_often_it_comes(hub, kiosk, case):

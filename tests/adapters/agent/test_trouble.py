@@ -231,7 +231,7 @@ def fill(path) -> None:
 async def test_a_full_disk(broker, hub, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = await run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk])
+    mounted = await run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk])
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
     kiosk = Kiosk(tmp_path / "kiosk", broker, kiosk={"state_dir": str(disk / "state")})
