@@ -32,6 +32,7 @@ EXIT_CODES = """exit codes:
 _WRONG_USE = [
     ("edge_agent.core.settings", "SettingsError"),
     ("edge_agent.core.joining", "CodeError"),
+    ("edge_agent.core.phonecode", "MisheardCode"),
 ]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
