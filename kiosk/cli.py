@@ -100,6 +100,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_join(commands)
     _add_config(commands)
     _add_devices(commands)
+    _add_selftest(commands)
     _add_demo(commands)
     return parser
 
@@ -227,6 +228,22 @@ def _add_devices(commands: Any) -> None:
         "  teleconsult devices\n",
     )
     parser.set_defaults(run=_devices)
+
+
+def _add_selftest(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "selftest",
+        "test everything this kiosk needs, and give the result in ten digits to read out by telephone",
+        "  sudo teleconsult selftest\n  sudo teleconsult selftest --ask\n  teleconsult selftest --json --silent\n",
+        "\nTakes half a minute and at most 200 kB of the line; the agent may run meanwhile, and a call goes first.\n"
+        "`teleconsult hub decode` says what the digits mean. Exit code 1: something failed.",
+    )
+    parser.add_argument("--ask", action="store_true", help="ask whoever stands here to press the button, see the lamp")
+    parser.add_argument("--silent", action="store_true", help="play no sound, so that the speaker is not tested")
+    parser.add_argument("--json", action="store_true", help="one JSON object, and no progress")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_selftest)
 
 
 def _add_demo(commands: Any) -> None:
@@ -389,6 +406,14 @@ def _devices(options: argparse.Namespace) -> int:
             print(f'  {kind} = "device:{name}"')
     print('To use one, put its line under [devices] in the kiosk\'s file; "auto" takes the first that works.')
     return OK
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from kiosk.selftest import run
+
+    if options.config is None:
+        _become_the_service()
+    return run(lambda: _kiosk_settings(options)[0], as_json=options.json, ask=options.ask, silent=options.silent)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -206,6 +206,9 @@ def _long(off_by_ms: int) -> str:
 # --- button and lamp
 
 
+STUCK_S = 5.0  # longer than a hand that happens to be there
+
+
 @dataclass(frozen=True, slots=True)
 class Hand:
     """What was asked of whoever stands there; None: nobody was asked."""
@@ -220,7 +223,7 @@ def judge_board(problem: str, held_s: float, has_button: bool, has_lamp: bool, h
         return [failed("button", "board_missing", problem)]
     if not has_button:
         button = untested("button", Group.BUTTON, "none is wired")
-    elif held_s >= 1.0 and not hand.pressed:
+    elif held_s >= STUCK_S and not hand.pressed:
         button = failed("button", "button_stuck", f"down for {held_s:.0f} s, and nobody was asked to press it")
     elif hand.pressed is False:
         button = failed("button", "button_not_felt", "asked for, and not felt")

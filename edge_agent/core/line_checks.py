@@ -18,8 +18,8 @@ ENDING_DAYS = 21.0  # it renews itself with 30 days left
 UNSENT_MS = 24 * 3_600_000
 
 Tcp = Literal["", "open", "refused", "silent", "unreachable"]
-# open: TLS with our hub; alien: TLS with somebody else; plain: no TLS; old: its dates; refused: our own certificate
-Tls = Literal["", "open", "alien", "plain", "old", "refused", "broken"]
+# open: our hub's; alien: somebody else's; plain: no TLS; old: its dates; refused, expired: our own certificate
+Tls = Literal["", "open", "alien", "plain", "old", "refused", "expired", "broken"]
 Turn = Literal["allocated", "answers", "refused", "silent"]  # answers: it asked for credentials that we do not have
 
 
@@ -63,7 +63,7 @@ def judge_line(line: Line) -> list[Finding]:
     if line.names:
         found.append(passed("names", Group.LINE, f"{line.hub.where} is found"))
     reached = "open" in (line.hub.tcp, line.broker.tcp)
-    ours = "open" in (line.hub.tls, line.broker.tls) or {"refused", "old"} & {line.hub.tls, line.broker.tls}
+    ours = "open" in (line.hub.tls, line.broker.tls) or {"refused", "expired", "old"} & {line.hub.tls, line.broker.tls}
     if line.portal and not ours:
         found.append(failed("sign-in page", "captive_portal", line.portal))
     elif not reached and line.hub.where:
@@ -134,9 +134,8 @@ def judge_hub(line: Line, member: Membership) -> list[Finding]:
 
 
 def _certificate(line: Line, member: Membership) -> Finding:
-    if line.broker.tls == "refused":
-        expired = member.days_left is not None and member.days_left <= 0
-        return failed("certificate", "certificate_expired" if expired else "certificate_refused", line.broker.why)
+    if line.broker.tls in ("refused", "expired"):
+        return failed("certificate", f"certificate_{line.broker.tls}", line.broker.why)
     if member.days_left is None:
         return untested("certificate", Group.HUB, "its days cannot be counted: the clock is not to be trusted")
     says = f"{member.days_left:.0f} days left"
@@ -151,7 +150,7 @@ def _broker(line: Line) -> Finding:
     door = line.broker
     if door.tls == "open":
         return passed("broker", Group.HUB, f"{door.where} takes this kiosk")
-    if door.tls == "refused":
+    if door.tls in ("refused", "expired"):
         return untested("broker", Group.HUB, "it answers, and refuses the certificate")
     if door.tcp == "refused":
         return failed("broker", "broker_down", f"{door.where}: {_tcp(door)}")
