@@ -56,6 +56,8 @@ class Options:
     silent: bool = False  # play nothing
     configuration: str = ""  # what is wrong with it; the settings are the defaults then
     asker: Asker | None = None
+    sys: Path = Path("/sys")
+    lamp_s: float = LAMP_S
     found: Callable[[Finding], None] = field(default=lambda finding: None)
     said: Callable[[str], None] = field(default=lambda what: None)
 
@@ -67,14 +69,14 @@ def run(settings: KioskSettings, options: Options) -> Result:
     lent = agent is None or (agent.quiet and visit is not None and _borrow(visit, abandon))
     trusted_ms = _trusted(agent, machine.synchronised())
     identity, problem = _identity(settings)
-    throttled = machine.throttled()
+    throttled = machine.throttled(options.sys)
     works: dict[str, Callable[[], list[Finding]]] = {
         "power": lambda: [
             checks.judge_power(throttled),
-            checks.judge_heat(machine.celsius(), throttled),
+            checks.judge_heat(machine.celsius(options.sys), throttled),
             checks.judge_memory(machine.available_bytes()),
         ],
-        "card": lambda: _card(settings, agent),
+        "card": lambda: _card(settings, options, agent),
         "programs": lambda: checks.judge_programs(
             Programs(
                 agent is not None, None if agent is None else agent.media_up, options.configuration, machine.units()
@@ -112,7 +114,7 @@ def run(settings: KioskSettings, options: Options) -> Result:
     for each in board:
         options.found(each)
     result = _result([*findings, *board])
-    _report(settings, visit, result)
+    _report(settings, visit, result, options.lamp_s)
     return result
 
 
@@ -146,7 +148,7 @@ def _borrow(visit: Visit, abandon: threading.Event) -> bool:
     return True
 
 
-def _report(settings: KioskSettings, visit: Visit | None, result: Result) -> None:
+def _report(settings: KioskSettings, visit: Visit | None, result: Result, lamp_s: float) -> None:
     """To the agent, which has lamp, screen and voice; without one the lamp alone is left."""
     try:
         if visit is not None:
@@ -159,7 +161,7 @@ def _report(settings: KioskSettings, visit: Visit | None, result: Result) -> Non
         with contextlib.suppress(HardwareError):
             board = _open_board(settings)
             board.show(Light(f"group_{result.failed[0].value}"))
-            time.sleep(LAMP_S)  # the time that it is shown for
+            time.sleep(lamp_s)  # the time that it is shown for
             board.close()
 
 
@@ -183,8 +185,8 @@ def _trusted(agent: AgentState | None, synchronised: bool) -> Callable[[], int |
     return _system_ms if synchronised else lambda: None
 
 
-def _card(settings: KioskSettings, agent: AgentState | None) -> list[Finding]:
-    found = checks.judge_card(machine.card(_nearest(settings)))
+def _card(settings: KioskSettings, options: Options, agent: AgentState | None) -> list[Finding]:
+    found = checks.judge_card(machine.card(_nearest(settings), options.sys))
     conditions = agent.conditions if agent is not None else ()
     if "store_damaged" in conditions:
         problem: str | None = "the agent has set a damaged one aside and begun anew"
