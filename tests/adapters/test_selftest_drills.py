@@ -90,7 +90,9 @@ class Clinic:
 
     async def test(self, options: Options | None = None, **sections: dict[str, Any]) -> Result:
         devices = {"camera": "none", "microphone": "none", "speaker": "none"} | sections.pop("devices", {})
-        return await asyncio.to_thread(run, self.settings(devices=devices, **sections), options or Options(silent=True, lamp_s=0))
+        return await asyncio.to_thread(
+            run, self.settings(devices=devices, **sections), options or Options(silent=True, lamp_s=0)
+        )
 
     def another(self, name: str, **identity: Any) -> dict[str, Any]:
         """The section `kiosk` of one that has an identity of its own, and no agent."""
