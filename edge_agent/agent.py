@@ -766,6 +766,7 @@ class Agent:
     # --- the hub
 
     def hub_reached(self) -> None:
+        self.door.hub_reached()
         self.tell_call(events.HubReached())
         self.delivery.reached()
         self.downlink.reached()

@@ -161,7 +161,7 @@ def _report(settings: KioskSettings, visit: Visit | None, result: Result, lamp_s
         with contextlib.suppress(HardwareError):
             board = _open_board(settings)
             board.show(Light(f"group_{result.failed[0].value}"))
-            time.sleep(lamp_s)  # the time that it is shown for
+            threading.Event().wait(lamp_s)  # for the time that it is shown
             board.close()
 
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import aioice.stun
 import aioice.turn
@@ -34,8 +35,7 @@ class Knocker(asyncio.DatagramProtocol):
         self.used_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: Place) -> None:
         self.used_bytes += len(data) + 28

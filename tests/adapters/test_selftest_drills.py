@@ -369,7 +369,14 @@ async def test_a_wrong_clock(clinic: Clinic, tmp_path: Path) -> None:
 
 
 async def test_a_broker_that_is_down(clinic: Clinic) -> None:
-    named(await clinic.test(broker={"host": "127.0.0.1", "port": free_port()}), "broker_down")
+    result = await clinic.test(broker={"host": "127.0.0.1", "port": free_port()})
+    named(result, "broker_down")
+    # told by lamp and screen, and again by neither when all is well
+    await clinic.kiosk.board.until_light(f"group_{Group.HUB}")
+    await clinic.kiosk.screen.until(lambda view: any(result.code in each.text for each in view.notices), "the code")
+    await clinic.test()
+    await clinic.kiosk.board.until_light("ready", "message")
+    await clinic.kiosk.screen.until(lambda view: all(each.code != "self_test" for each in view.notices), "no code")
 
 
 async def test_a_broker_behind_a_firewall(clinic: Clinic) -> None:
