@@ -195,6 +195,11 @@ class Agent:
         for task in done:
             task.result()
 
+    async def alive(self) -> bool:
+        """Whether the store's thread takes work and the MQTT client runs. An answer at all says that the loop does."""
+        await self.store.run(_nothing)
+        return self.hub.link is None or self.hub.link.alive
+
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

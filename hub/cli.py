@@ -55,10 +55,11 @@ def add_arguments(
     default_config: Path,
     start_logging: Callable[[str, bool], None],
     open_stick: Callable[[Path], CourierStick],
+    supervisor: Callable[[], app.Supervisor],
 ) -> None:
     """Add the hub's actions to the parser of `teleconsult hub`. Each leaves a `run` that takes the parsed arguments;
     without --config it reads `default_config` where that is there. `start_logging` takes level and --debug,
-    `open_stick` the folder of a courier's stick."""
+    `open_stick` the folder of a courier's stick; `supervisor` gives whoever is told how the hub is."""
     actions = hub.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, function: Any, text: str, under: Any = actions) -> argparse.ArgumentParser:
@@ -71,7 +72,7 @@ def add_arguments(
             "--config", type=Path, metavar="FILE", help=f"the hub's TOML file (default: {default_config})"
         )
         parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
-        parser.set_defaults(run=run, start_logging=start_logging, open_stick=open_stick)
+        parser.set_defaults(run=run, start_logging=start_logging, open_stick=open_stick, supervisor=supervisor)
         return parser
 
     action("run", _run, "Run the hub until it is stopped.")
@@ -142,7 +143,7 @@ def add_arguments(
 
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
     arguments.start_logging(settings.log.level, arguments.debug)
-    app.run(settings)
+    app.run(settings, supervisor=arguments.supervisor())
 
 
 def _import(arguments: argparse.Namespace, settings: HubSettings) -> int:

@@ -176,8 +176,9 @@ def _add_hub(commands: Any, whole: bool) -> None:
     )
     if whole:
         from hub.cli import add_arguments
+        from kiosk.notify import Supervisor
 
-        add_arguments(parser, _hub_default(), _start_logging, _stick)
+        add_arguments(parser, _hub_default(), _start_logging, _stick, Supervisor)
 
 
 def _add_join(commands: Any) -> None:

@@ -164,7 +164,14 @@ def kernel(folder: Path, card: Path | None = None, **files: str) -> Options:
 
 
 async def test_under_voltage(clinic: Clinic, tmp_path: Path) -> None:
-    named(await clinic.test(kernel(tmp_path, throttled="50005")), "under_voltage")
+    result = await clinic.test(kernel(tmp_path, throttled="50005"))
+    named(result, "under_voltage")
+    # told by lamp and screen, and again by neither when all is well
+    await clinic.kiosk.board.until_light(f"group_{Group.POWER}")
+    await clinic.kiosk.screen.until(lambda view: any(result.code in each.text for each in view.notices), "the code")
+    await clinic.test()
+    await clinic.kiosk.board.until_light("ready", "message")
+    await clinic.kiosk.screen.until(lambda view: all(each.code != "self_test" for each in view.notices), "no code")
 
 
 async def test_a_machine_in_the_sun(clinic: Clinic, tmp_path: Path) -> None:
@@ -369,14 +376,7 @@ async def test_a_wrong_clock(clinic: Clinic, tmp_path: Path) -> None:
 
 
 async def test_a_broker_that_is_down(clinic: Clinic) -> None:
-    result = await clinic.test(broker={"host": "127.0.0.1", "port": free_port()})
-    named(result, "broker_down")
-    # told by lamp and screen, and again by neither when all is well
-    await clinic.kiosk.board.until_light(f"group_{Group.HUB}")
-    await clinic.kiosk.screen.until(lambda view: any(result.code in each.text for each in view.notices), "the code")
-    await clinic.test()
-    await clinic.kiosk.board.until_light("ready", "message")
-    await clinic.kiosk.screen.until(lambda view: all(each.code != "self_test" for each in view.notices), "no code")
+    named(await clinic.test(broker={"host": "127.0.0.1", "port": free_port()}), "broker_down")
 
 
 async def test_a_broker_behind_a_firewall(clinic: Clinic) -> None:
