@@ -184,7 +184,7 @@ def _notices(agent: Agent, language: Language, speaks: bool) -> tuple[Notice, ..
         codes.append("speech_missing")
     notices = [Notice(code=code, text=language.notice(code)) for code in codes]
     if (report := agent.door.report).failed:
-        notices.append(Notice(code="self_test", text=language.notice("self_test", code=report.code)))
+        notices.append(Notice(code="self_test", text=language.notice("self_test", number=report.code)))
     return tuple(notices)
 
 
