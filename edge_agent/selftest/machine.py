@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edge_agent.core.checks import Card
 
-FSYNCS, FSYNC_BYTES = 40, 4096
+FSYNCS, FSYNC_BYTES = 20, 4096
 STORE_S = 4.0
-FSYNCS_S = 6.0  # no longer, however slow the card is
+FSYNCS_S = 3.0  # no longer, however slow the card is
 UNITS = (
     "teleconsult-agent.service", "teleconsult-screen.service", "teleconsult-hub.service", "teleconsult-broker.service",
 )  # fmt: skip
