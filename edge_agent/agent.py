@@ -29,6 +29,7 @@ from edge_agent.core.outbox import Freed
 from edge_agent.core.split import messages_bps, pacing_bps
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
+from edge_agent.door import AgentState, Door, Report, door_path
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
 from edge_agent.hub_side import HubSide
@@ -151,6 +152,7 @@ class Agent:
         self.drafts = Drafts(store, self.records, self, call.draft_idle_s, call.max_voice_note_s)
         self.advice = AdviceDesk(store, self.records, self)
         self.turns = TurnTaking(self)
+        self.door = Door(self, door_path(settings.state_dir))
         self._on_disk = contents  # until `start` takes it up
 
     # --- life
@@ -179,6 +181,7 @@ class Agent:
         self._spawn(self.downlink.run(), "downlink")
         self._spawn(self._watch_disk(), "disk")
         self._spawn(self._watch_clock(), "clock")
+        self._spawn(self.door.run(), "door")
         if self.hub.link is not None:
             self._spawn(self.hub.link.run(), "link")
         if self.hub.renewal is not None:
@@ -195,6 +198,11 @@ class Agent:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+    async def alive(self) -> bool:
+        """Whether the store's thread takes work and the MQTT client runs. An answer at all says that the loop does."""
+        await self.store.run(_nothing)
+        return self.hub.link is None or self.hub.link.alive
 
     async def stop(self) -> None:
         if self._timer is not None:
@@ -340,6 +348,8 @@ class Agent:
         if self.hub.link is not None:
             cut_off = status.state is State.TURNS and not self.hub.reachable
             self.hub.link.hurry(status.state in _NEEDS_THE_HUB or cut_off)
+        if status.state not in QUIET:
+            self.door.call_began()
         if status.state is not before.state:
             self._share_link()
             if self.hub.renewal is not None:
@@ -392,6 +402,7 @@ class Agent:
             advice_waits=bool(self.records.unheard()),
             faulty=not FAULTS.isdisjoint(self._conditions) or self._faulty_devices(),
             reachable=self.hub.reachable,
+            tested=self.door.light,
         )
         if wanted is not self.light:
             self.light = wanted
@@ -640,6 +651,8 @@ class Agent:
 
     def _gesture(self, gesture: Gesture) -> None:
         match gesture:
+            case _ if self.door.takes(gesture):
+                pass
             case Pressed():
                 self.press()
             case Released():
@@ -654,6 +667,38 @@ class Agent:
             case ButtonFreed():
                 log.info("button free")
                 self.condition("button_stuck", False)
+
+    # --- for self-tests
+
+    def own_state(self) -> AgentState:
+        board = self.board
+        return AgentState(
+            quiet=self.machine.status.state in QUIET,
+            media_up=self.media.up,
+            broker_up=self.hub.link is not None and self.hub.link.up,
+            clock_trusted=self.clock.trusted,
+            clock_wrong=self.clock.wrong,
+            conditions=self.conditions,
+            unsent_since_ms=self.delivery.oldest_ms(),
+            wall_ms=self.wall_ms(),
+            button_down_s=self._gestures.down_s(self.mono()),
+            board="" if board is not None or self.settings.devices.board == "none" else "its pins cannot be used",
+            has_button=board is not None and board.has_button,
+            has_lamp=board is not None and board.has_lamp,
+        )
+
+    def light_changed(self) -> None:
+        self._show_light()
+
+    def tell_report(self, report: Report) -> None:
+        if report.failed and self.machine.status.state in QUIET and self.sounds.silent:
+            self.play(
+                [
+                    Prompt("self_test_failed"),
+                    Spoken(", ".join(report.code.replace(" ", ""))),
+                ]
+            )
+        self.changed()
 
     # --- time
 
@@ -761,6 +806,7 @@ class Agent:
     # --- the hub
 
     def hub_reached(self) -> None:
+        self.door.hub_reached()
         self.tell_call(events.HubReached())
         self.delivery.reached()
         self.downlink.reached()

@@ -53,6 +53,10 @@ class Delivery:
         """When the oldest of what waits was made; 0 when all of it is at the hub."""
         return min((m.sent_at_ms for m in self._messages.values() if m.consult == consult), default=0)
 
+    def oldest_ms(self) -> int:
+        """When the oldest of all that waits was made; 0 when all of it is at the hub."""
+        return min((m.sent_at_ms for m in self._messages.values()), default=0)
+
     def waits_in(self, consult: bytes) -> bool:
         return any(message.consult == consult for message in self._messages.values())
 

@@ -28,13 +28,16 @@ _LIGHTS = {
 }
 
 
-def light(status: Status, *, advice_waits: bool, faulty: bool, reachable: bool) -> Light:
+def light(status: Status, *, advice_waits: bool, faulty: bool, reachable: bool, tested: Light | None = None) -> Light:
+    """`tested`: what a self-test wants shown while nobody needs the lamp."""
     if status.emergency and status.state in (State.RINGING, State.LOST):
         return Light.EMERGENCY
     if status.speaking:
         return Light.LIVE
     if status.state not in QUIET:
         return _LIGHTS[status.state]
+    if tested is not None:
+        return tested
     if advice_waits:
         return Light.WAITING
     if faulty:

@@ -128,6 +128,12 @@ class HubLink:
     def up(self) -> bool:
         return self._up
 
+    @property
+    def alive(self) -> bool:
+        """Whether paho's thread runs, where there is a connection for it to run."""
+        thread = self._client._thread if self._client is not None else None
+        return not self._up or (thread is not None and thread.is_alive())
+
     def renewed(self, identity: Identity) -> None:
         """For the next connection; the one that stands may go on."""
         self._take_up(identity)

@@ -31,9 +31,10 @@ _PADDING = 0x10  # SSL_OP_TLSEXT_PADDING: fills the hello up to 512 bytes, for s
 _ANSWER_S = 10.0
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
 
+RAN_OUT = "this kiosk's certificate has run out"
 _REFUSALS = {
     "CERTIFICATE_REVOKED": "this kiosk's certificate was revoked at the hub",
-    "CERTIFICATE_EXPIRED": "this kiosk's certificate has run out",
+    "CERTIFICATE_EXPIRED": RAN_OUT,
     "UNKNOWN_CA": "the broker does not know the CA of this kiosk's certificate",
     "CERTIFICATE_UNKNOWN": "the broker does not accept this kiosk's certificate",
     "BAD_CERTIFICATE": "the broker does not accept this kiosk's certificate",

@@ -85,6 +85,17 @@ class Light(Enum):
     MESSAGE = "message"  # breathing blue: leave a message, it records or waits for you
     WAITING = "waiting"  # double blink blue: something from the doctor waits
     FAULT = "fault"  # two short amber, pause: needs a technician
+    # After a self-test, amber: the group that failed is counted, a long one for five
+    GROUP_1 = "group_1"
+    GROUP_2 = "group_2"
+    GROUP_3 = "group_3"
+    GROUP_4 = "group_4"
+    GROUP_5 = "group_5"
+    GROUP_6 = "group_6"
+    GROUP_7 = "group_7"
+    GROUP_8 = "group_8"
+    GROUP_9 = "group_9"
+    GROUP_10 = "group_10"
     OFF = "off"
 
 
@@ -93,6 +104,12 @@ class LightStep(NamedTuple):
     green: float
     blue: float
     seconds: float
+
+
+def _counted(number: int) -> tuple[LightStep, ...]:
+    lit = [1.2] * (number // 5) + [0.25] * (number % 5)
+    steps = [step for seconds in lit for step in (LightStep(1, 0.6, 0, seconds), LightStep(0, 0, 0, 0.4))]
+    return (*steps[:-1], LightStep(0, 0, 0, 2.5))
 
 
 LIGHT_PATTERNS: dict[Light, tuple[LightStep, ...]] = {
@@ -110,6 +127,7 @@ LIGHT_PATTERNS: dict[Light, tuple[LightStep, ...]] = {
     Light.FAULT: (
         LightStep(1, 0.6, 0, 0.12), LightStep(0, 0, 0, 0.12), LightStep(1, 0.6, 0, 0.12), LightStep(0, 0, 0, 2.5),
     ),
+    **{Light(f"group_{number}"): _counted(number) for number in range(1, 11)},
     Light.OFF: (LightStep(0, 0, 0, 3600),),
 }  # fmt: skip
 

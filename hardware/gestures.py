@@ -83,6 +83,10 @@ class ButtonGestures:
             self._down.open_since = now
         return events
 
+    def down_s(self, now: float) -> float:
+        """For how long it has been down; 0 where it is up."""
+        return now - self._down.since if self._down is not None and self._down.open_since is None else 0.0
+
     def next_deadline(self) -> float | None:
         """When `tick` is due; None: not before the next change."""
         down = self._down

@@ -8,10 +8,12 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import uvicorn
+from sqlalchemy.orm import Session
 
 from edge_agent.core import trust
 from edge_agent.core.joining import HUB_NAME
@@ -60,15 +62,30 @@ def prepare_broker(settings: HubSettings, run_as: str = "") -> str:
     return str(broker.prepare(settings, open_authority(settings), run_as))
 
 
-def run(settings: HubSettings, ready: Callable[[str], None] | None = None) -> None:
+class Supervisor(Protocol):
+    """Whoever started the hub and starts it again."""
+
+    def ready(self) -> None: ...
+
+    def stopping(self) -> None: ...
+
+    async def watch(self, alive: Callable[[], Awaitable[bool]]) -> None:
+        """For ever, on the hub's event loop."""
+
+
+def run(
+    settings: HubSettings, ready: Callable[[str], None] | None = None, supervisor: Supervisor | None = None
+) -> None:
     """Until SIGTERM or SIGINT. `ready` gets the hub's address once it listens.
 
     Raises DatabaseError, BrokerError, AuthorityError, OSError where it cannot start.
     """
-    asyncio.run(serve(settings, ready))
+    asyncio.run(serve(settings, ready, supervisor))
 
 
-async def serve(settings: HubSettings, ready: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: HubSettings, ready: Callable[[str], None] | None = None, supervisor: Supervisor | None = None
+) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = open_authority(settings)
     broker.prepare(settings, authority)
@@ -77,14 +94,15 @@ async def serve(settings: HubSettings, ready: Callable[[str], None] | None = Non
         first_password = database.do(accounts.first_account, settings.doctors.first_account, now_ms())
         if first_password is not None:
             _print_first_account(settings.doctors.first_account, first_password)
-        await _serve(settings, authority, database, ready)
+        await _serve(settings, authority, database, ready, supervisor)
     finally:
         database.close()
 
 
 async def _serve(
-    settings: HubSettings, authority: Authority, database: Database, ready: Callable[[str], None] | None
-) -> None:
+    settings: HubSettings, authority: Authority, database: Database, ready: Callable[[str], None] | None,
+    supervisor: Supervisor | None,
+) -> None:  # fmt: skip
     files = FileStore(settings.data_dir / "files")
     sealing = Sealing(trust.OwnKeys(authority.signing_key, authority.seal_key), settings.broker.process)
     switchboard = Switchboard(settings, database, files, sealing)
@@ -102,6 +120,12 @@ async def _serve(
             "intake_waiting": intake.waiting,
             "refused": dict(intake.counters),
         }
+
+    async def alive() -> bool:
+        """The database's thread takes work, also where it fails. The line to the broker, as every part, ends the hub
+        where its task ends."""
+        await database.run(_nothing)
+        return True
 
     web = Web(settings, switchboard, enrolment, health)
     config = _uvicorn_config(settings, authority, web)
@@ -133,14 +157,23 @@ async def _serve(
         log.info("hub ready address=%s process=%s", address, settings.broker.process)
         if ready is not None:
             ready(address)
+        if supervisor is not None:
+            parts.append(tasks.create_task(supervisor.watch(alive)))
+            supervisor.ready()
         try:
             async with advertised(settings.listen.host, listening.getsockname()[1]):
                 await server.serve([listening])
         finally:
+            if supervisor is not None:
+                supervisor.stopping()
             await link.say_offline()
             for part in parts:
                 part.cancel()
     log.info("hub stopped")
+
+
+def _nothing(session: Session) -> None:
+    pass
 
 
 class _Server(uvicorn.Server):

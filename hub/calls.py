@@ -342,13 +342,13 @@ def waiting_calls(session: Session) -> list[WaitingCall]:
     ]
 
 
-def ice_servers(ice: IceSection, call_id: str, now_ms: int) -> tuple[wire.IceServer, ...]:
-    """For one call; TURN credentials as coturn's `use-auth-secret` checks them."""
+def ice_servers(ice: IceSection, call_id: str, now_ms: int, ttl_s: float | None = None) -> tuple[wire.IceServer, ...]:
+    """For one call; TURN credentials as coturn's `use-auth-secret` checks them. `ttl_s` in place of the settings'."""
     servers = []
     if ice.stun_urls:
         servers.append(wire.IceServer(ice.stun_urls))
     if ice.turn_urls:
-        username = f"{int(now_ms / 1000 + ice.turn_ttl_s)}:{call_id}"
+        username = f"{int(now_ms / 1000 + (ttl_s or ice.turn_ttl_s))}:{call_id}"
         digest = hmac.new(ice.turn_secret.encode(), username.encode(), hashlib.sha1).digest()
         servers.append(wire.IceServer(ice.turn_urls, username, base64.b64encode(digest).decode()))
     return tuple(servers)

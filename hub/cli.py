@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives import hashes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edge_agent.core import trust
+from edge_agent.core import phonecode, trust
 from edge_agent.core.courier import NotWhole, Sealed
+from edge_agent.core.findings import GROUP_NAMES, Verdict
 from edge_agent.core.joining import join_link
 from hub import accounts, app, audit, enrol
 from hub.authority import Ca
@@ -54,10 +55,11 @@ def add_arguments(
     default_config: Path,
     start_logging: Callable[[str, bool], None],
     open_stick: Callable[[Path], CourierStick],
+    supervisor: Callable[[], app.Supervisor],
 ) -> None:
     """Add the hub's actions to the parser of `teleconsult hub`. Each leaves a `run` that takes the parsed arguments;
     without --config it reads `default_config` where that is there. `start_logging` takes level and --debug,
-    `open_stick` the folder of a courier's stick."""
+    `open_stick` the folder of a courier's stick; `supervisor` gives whoever is told how the hub is."""
     actions = hub.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, function: Any, text: str, under: Any = actions) -> argparse.ArgumentParser:
@@ -70,7 +72,7 @@ def add_arguments(
             "--config", type=Path, metavar="FILE", help=f"the hub's TOML file (default: {default_config})"
         )
         parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
-        parser.set_defaults(run=run, start_logging=start_logging, open_stick=open_stick)
+        parser.set_defaults(run=run, start_logging=start_logging, open_stick=open_stick, supervisor=supervisor)
         return parser
 
     action("run", _run, "Run the hub until it is stopped.")
@@ -99,6 +101,9 @@ def add_arguments(
     action("revoke", _kiosks_revoke, "Cut a kiosk off within a minute, and keep it out.", what_kiosks).add_argument(
         "kiosk"
     )
+    decode = action("decode", _decode, "Say what a kiosk's telephone code means, as its self-test gives it.")
+    decode.add_argument("code", nargs="+", metavar="CODE", help="ten digits, in groups or not")
+    decode.add_argument("--json", action="store_true", help="as one JSON object")
     ca = actions.add_parser(
         "ca", help="The hub's certificate authority.", description="The hub's certificate authority."
     )
@@ -138,7 +143,7 @@ def add_arguments(
 
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
     arguments.start_logging(settings.log.level, arguments.debug)
-    app.run(settings)
+    app.run(settings, supervisor=arguments.supervisor())
 
 
 def _import(arguments: argparse.Namespace, settings: HubSettings) -> int:
@@ -281,6 +286,31 @@ def _kiosks_revoke(arguments: argparse.Namespace, settings: HubSettings) -> None
     count = _do(settings, enrol.revoke, arguments.kiosk, app.now_ms(), audit.command())
     print(f"{arguments.kiosk} is revoked ({count} certificates); the hub cuts it off in a few seconds.")
     print(f"To let new hardware be {arguments.kiosk}: teleconsult hub invite --for {arguments.kiosk}")
+
+
+def _decode(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    heard = phonecode.decode(" ".join(arguments.code))
+    cause = heard.cause
+    if arguments.json:
+        groups = {group.name.lower(): verdict.name.lower() for group, verdict in heard.verdicts.items()}
+        print(json.dumps({"groups": groups, "cause": cause.name if cause else "", "number": heard.cause_number}))
+        return
+    if cause is not None:
+        print(f"First of all: {cause.what}\n  {cause.do}")
+    elif heard.cause_number:
+        print(f"First of all: cause {heard.cause_number}, which this release does not know; update the hub.")
+    else:
+        print("Nothing is wrong with what was tested.")
+    for verdict, text in _VERDICTS:
+        names = [f"{GROUP_NAMES[group]} ({group})" for group, given in heard.verdicts.items() if given is verdict]
+        if names:
+            print(f"{text}: {', '.join(names)}")
+
+
+_VERDICTS = (
+    (Verdict.FAIL, "Failed"), (Verdict.WARN, "Not quite right"), (Verdict.PASS, "Good"),
+    (Verdict.UNTESTED, "Not tested"),
+)  # fmt: skip
 
 
 def _ca_show(arguments: argparse.Namespace, settings: HubSettings) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
-from edge_agent.core.csr import BadRequest, Keys, check_renewal, read_certificate, read_request
+from edge_agent.core.csr import BadRequest, Keys, check_renewal, check_self_test, read_certificate, read_request
 from edge_agent.core.joining import (
     FINGERPRINT_BYTES,
     TOKEN_BYTES,
@@ -32,6 +32,7 @@ from edge_agent.core.joining import (
     JoinCode,
     JoinRequest,
     RenewRequest,
+    SelfTestRequest,
     Waiting,
     encode_code,
 )
@@ -99,7 +100,26 @@ class Enrolment:
             raise JoinRefused("This certificate is of another hub, or of a CA that is no longer used. Join anew.")
         return await self._database.run(self._renew, certificate)
 
+    async def who_tests(self, asked: SelfTestRequest) -> str:
+        """The kiosk. Raises JoinRefused."""
+        try:
+            certificate = read_certificate(asked.certificate)
+            check_self_test(certificate, bytes.fromhex(asked.signature))
+        except ValueError as bad:  # BadRequest, or no hex
+            raise JoinRefused(f"This is no request of a kiosk's: {bad}. Update kiosk and hub.") from bad
+        if not self._authority.issued(certificate):
+            raise JoinRefused("This certificate is of another hub, or of a CA that is no longer used. Join anew.")
+        return await self._database.run(self._holder, certificate)
+
     # --- in the database's thread
+
+    def _holder(self, session: Session, certificate: x509.Certificate) -> str:
+        row = session.get(Certificate, f"{certificate.serial_number:x}")
+        if row is None or row.revoked_at:
+            raise JoinRefused("This kiosk's certificate was revoked. Join anew with a code of the hub.")
+        if row.expires_at <= self._now_ms():
+            raise JoinRefused("This kiosk's certificate has run out.")
+        return row.kiosk_id
 
     def _join(self, session: Session, token: str, keys: Keys, wish: str, site: str) -> IdentityReply | Waiting:
         now_ms, key = self._now_ms(), key_hash(keys.signing_der)

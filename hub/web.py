@@ -50,6 +50,7 @@ from hub.office import Office
 from hub.outgoing import Outgoing
 from hub.records import CaseFile, Consult, Content, Doctor
 from hub.roles import Permission, may
+from hub.selftests import SelfTests
 from hub.signin import SignIn
 from hub.switchboard import NOT_SIGNED_IN, Switchboard
 from hub.workshop import Workshop
@@ -119,6 +120,7 @@ class Web:
         self._sign_in = SignIn(settings, switchboard)
         self._office = Office(switchboard, self._sign_in)
         self._workshop = Workshop(settings, switchboard, enrolment)
+        self._self_tests = SelfTests(settings, enrolment, switchboard.now_ms)
         self._joins = Attempts(free=20, first_wait_s=30, longest_wait_s=900)
         self._viewed: dict[tuple[str, str], float] = {}
         self._description = openapi.describe(self.endpoints(), self._sign_in.cookie)
@@ -153,6 +155,7 @@ class Web:
                 {201: AdviceKept}, form=ADVICE_FORM, parts=case,
             ),
             *self._workshop.endpoints(),
+            *self._self_tests.endpoints(),
             *self._office.endpoints(),
         ]  # fmt: skip
 

@@ -26,6 +26,7 @@ from hardware.api import Board, BoardUnavailable
 from hardware.devices import open_board
 from hardware.simulated import SimulatedBoard
 from kiosk.language import available
+from kiosk.notify import Supervisor
 from kiosk.port import ScreenPort
 from kiosk.prompts import Prompts
 from kiosk.view import Surroundings
@@ -114,6 +115,8 @@ async def _serve(settings: KioskSettings, media_argv: Sequence[str], state_dir: 
         loop.add_signal_handler(number, stop.set)
     agent.start()
     prompts.make_ahead()
+    supervisor = Supervisor()
+    watching = asyncio.create_task(supervisor.watch(agent.alive))
     serving = asyncio.create_task(server.serve([listener]))
     failing = asyncio.create_task(agent.failed())
     stopping = asyncio.create_task(stop.wait())
@@ -122,18 +125,21 @@ async def _serve(settings: KioskSettings, media_argv: Sequence[str], state_dir: 
         host, port = listener.getsockname()[:2]
         _write_port(port_file, port)
         log.info("agent ready screen=http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+        supervisor.ready()
         await asyncio.wait((serving, failing, stopping), return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
             log.critical("agent failed", exc_info=failing.exception())
             return FAILED
         return OK
     finally:
+        supervisor.stopping()
+        watching.cancel()
         port_file.unlink(missing_ok=True)
         failing.cancel()
         stopping.cancel()
         await agent.stop()
         server.should_exit = True
-        await asyncio.gather(serving, failing, stopping, return_exceptions=True)
+        await asyncio.gather(serving, failing, stopping, watching, return_exceptions=True)
         await asyncio.to_thread(prompts.close)
         log.info("agent stopped")
 

@@ -35,6 +35,7 @@ _WRONG_USE = [
     ("edge_agent.core.settings", "SettingsError"),
     ("edge_agent.core.joining", "CodeError"),
     ("edge_agent.core.trace", "TraceError"),
+    ("edge_agent.core.phonecode", "MisheardCode"),
 ]
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
@@ -104,6 +105,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_config(commands)
     _add_devices(commands)
     _add_trace(commands)
+    _add_selftest(commands)
     _add_demo(commands)
     return parser
 
@@ -176,8 +178,9 @@ def _add_hub(commands: Any, whole: bool) -> None:
     )
     if whole:
         from hub.cli import add_arguments
+        from kiosk.notify import Supervisor
 
-        add_arguments(parser, _hub_default(), _start_logging, _stick)
+        add_arguments(parser, _hub_default(), _start_logging, _stick, Supervisor)
 
 
 def _add_join(commands: Any) -> None:
@@ -263,6 +266,22 @@ def _add_trace(commands: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it there too")
     parser.set_defaults(run=_trace)
+
+
+def _add_selftest(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "selftest",
+        "test everything this kiosk needs, and give the result in ten digits to read out by telephone",
+        "  sudo teleconsult selftest\n  sudo teleconsult selftest --ask\n  teleconsult selftest --json --silent\n",
+        "\nTakes half a minute and at most 200 kB of the line; the agent may run meanwhile, and a call goes first.\n"
+        "`teleconsult hub decode` says what the digits mean. Exit code 1: something failed.",
+    )
+    parser.add_argument("--ask", action="store_true", help="ask whoever stands here to press the button, see the lamp")
+    parser.add_argument("--silent", action="store_true", help="play no sound, so that the speaker is not tested")
+    parser.add_argument("--json", action="store_true", help="one JSON object, and no progress")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_selftest)
 
 
 def _add_demo(commands: Any) -> None:
@@ -472,6 +491,14 @@ def _trace(options: argparse.Namespace) -> int:
         print(f"teleconsult: {error.filename}: {error.strerror}", file=sys.stderr)
         return WRONG_USE
     return OK
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from kiosk.selftest import run
+
+    if options.config is None:
+        _become_the_service()
+    return run(lambda: _kiosk_settings(options)[0], as_json=options.json, ask=options.ask, silent=options.silent)
 
 
 def _demo(options: argparse.Namespace) -> int:

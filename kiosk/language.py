@@ -59,9 +59,9 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
         key = "nobody_until" if state == "nobody" and until else state
         return self.presence[key].format_map({"position": position, "until": until})
 
-    def notice(self, code: str) -> str:
+    def notice(self, code: str, **values: object) -> str:
         """What a small sign says; an unknown code is shown as it is, for a technician on the telephone."""
-        return self.notices.get(code, code.replace("_", " "))
+        return self.notices.get(code, code.replace("_", " ")).format(**values)
 
 
 def available() -> tuple[str, ...]:

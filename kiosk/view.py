@@ -182,7 +182,10 @@ def _notices(agent: Agent, language: Language, speaks: bool) -> tuple[Notice, ..
         codes.append("hub_unreachable")
     if not speaks:
         codes.append("speech_missing")
-    return tuple(Notice(code=code, text=language.notice(code)) for code in codes)
+    notices = [Notice(code=code, text=language.notice(code)) for code in codes]
+    if (report := agent.door.report).failed:
+        notices.append(Notice(code="self_test", text=language.notice("self_test", number=report.code)))
+    return tuple(notices)
 
 
 def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:

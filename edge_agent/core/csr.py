@@ -3,7 +3,8 @@
 A request is a certificate signing request (PKCS #10) for an EC P-256 key, with the kiosk's X25519 key in an extension:
 the one signature shows that whoever holds the signing key wants this sealing key beside it. Its subject means nothing,
 for the hub chooses the name. A renewal is the certificate itself with a signature by its key over `renewal_statement`:
-it names the certificate, so whoever catches one and says it again gets what the hub has given out anyway.
+it names the certificate, so whoever catches one and says it again gets what the hub has given out anyway. The question
+of a self-test is the same with another statement.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAX_PEM_BYTES = 4096  # a request of ours has about 600
 SEAL_KEY = x509.ObjectIdentifier("2.25.208958593112453674987062839933734385998")  # of a UUID (ITU-T X.667)
 SIGNS_FOR_THE_HUB = x509.ObjectIdentifier("2.25.158004208380225638093883217246509575748")  # extended key usage
 
-_CONTEXT = b"teleconsult renewal 1\0"
+_RENEWAL, _SELF_TEST = b"teleconsult renewal 1\0", b"teleconsult self-test 1\0"
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
 
@@ -96,15 +97,32 @@ def sign_renewal(certificate: x509.Certificate, signing: ec.EllipticCurvePrivate
     return signing.sign(renewal_statement(certificate), _ECDSA)
 
 
+def sign_self_test(certificate: x509.Certificate, signing: ec.EllipticCurvePrivateKey) -> bytes:
+    return signing.sign(self_test_statement(certificate), _ECDSA)
+
+
 def check_renewal(certificate: x509.Certificate, signature: bytes) -> None:
     """Raises BadRequest where it is not by the certificate's key."""
-    key = certificate.public_key()
-    try:
-        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 -- read_certificate has seen to it
-        key.verify(signature, renewal_statement(certificate), _ECDSA)
-    except InvalidSignature:
-        raise BadRequest("it is not signed by the certificate's key") from None
+    _check(certificate, signature, renewal_statement(certificate))
+
+
+def check_self_test(certificate: x509.Certificate, signature: bytes) -> None:
+    """Raises BadRequest where it is not by the certificate's key."""
+    _check(certificate, signature, self_test_statement(certificate))
 
 
 def renewal_statement(certificate: x509.Certificate) -> bytes:
-    return _CONTEXT + certificate.fingerprint(hashes.SHA256())
+    return _RENEWAL + certificate.fingerprint(hashes.SHA256())
+
+
+def self_test_statement(certificate: x509.Certificate) -> bytes:
+    return _SELF_TEST + certificate.fingerprint(hashes.SHA256())
+
+
+def _check(certificate: x509.Certificate, signature: bytes, statement: bytes) -> None:
+    key = certificate.public_key()
+    try:
+        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 -- read_certificate has seen to it
+        key.verify(signature, statement, _ECDSA)
+    except InvalidSignature:
+        raise BadRequest("it is not signed by the certificate's key") from None

@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 
+from edge_agent.core.wire import IceServer
+
 SERVICE_TYPE = "_teleconsult-hub._tcp.local."  # by which a hub says where it is: an address, never trust
 # In every certificate of a hub's server and broker, and what a kiosk asks them for: addresses change, and the CA makes
 # such certificates for the hub alone.
@@ -77,6 +79,18 @@ class IdentityReply(msgspec.Struct, frozen=True):
 
 class Waiting(msgspec.Struct, frozen=True):
     waiting: str  # for whoever stands at the kiosk
+
+
+class SelfTestRequest(msgspec.Struct, frozen=True):
+    """JSON of `POST /selftest`: a kiosk that joined asks what its self-test needs to know."""
+
+    certificate: str  # PEM
+    signature: str  # hex of DER, over `edge_agent.core.csr.self_test_statement`
+
+
+class SelfTestReply(msgspec.Struct, frozen=True):
+    time_ms: int  # the hub's clock
+    ice_servers: tuple[IceServer, ...] = ()  # as in a call, with credentials that are soon over
 
 
 def encode_code(code: JoinCode) -> str:

@@ -23,8 +23,11 @@ WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
 SHARED_WITH_HUB = {
     f"edge_agent.core.{name}"
-    for name in ("wire", "sdp", "ranges", "settings", "joining", "trust", "csr", "opuspacket", "courier")
-}
+    for name in (
+        "wire", "sdp", "ranges", "settings", "joining", "trust", "csr", "opuspacket", "courier", "findings",
+        "phonecode",
+    )
+}  # fmt: skip
 
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py", "hub/roles.py", "hub/attempts.py"]
 # Of the standard library what neither reads, writes, waits, runs nor tells the time.

@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { icon } from "./icons.js";
 import { invitationsPart } from "./invitations.js";
 import { ago, clockTime, count, day, missingLabel, warningLabel } from "./labels.js";
+import { selfTestPart } from "./selftest.js";
 
 const SOON_MS = 10 * 60_000; // a line that is away for so long is not yet news
 const RENEWED_BEFORE_MS = 29 * 86_400_000; // of its end, if all is well: then a certificate has 30 days left
@@ -28,6 +29,7 @@ export function kiosksPage(state, actions, now) {
       : kiosks.length
         ? kioskTable(kiosks, state, actions, now)
         : h("p", { class: "empty" }, "No kiosk has joined yet."),
+    selfTestPart(state, actions),
   );
 }
 

@@ -6,12 +6,13 @@
  * revoke, revoke-sure, replace; asking (data-kiosk, data-key, data-refused), approve, approve-sure, refuse;
  * invite-site, invite-count, invite-submit, codes, code, sheet, invitation (data-state), withdraw;
  * account (data-name, data-disabled), account-name, account-role, account-add, made, made-password, made-done, reset,
- * reset-sure, disable; audit-line (data-what), audit-head, audit-older
+ * reset-sure, disable; code-heard, code-decode, code-meaning; audit-line (data-what), audit-head, audit-older
  *
  * @typedef {{name: string, password: string}} MadePassword
  * @typedef {{for: string, codes: import("./invitations.js").Code[], sheet: string}} MadeCodes `sheet` is a blob's URL
  * @typedef {{me: string, permissions: string[], tab: string, busy: boolean, error: string,
  *   kiosks: import("./kiosks.js").KioskCard[]|null, invitations: import("./invitations.js").InvitationCard[]|null,
+ *   heard: import("./selftest.js").CodeHeard|null,
  *   accounts: import("./accounts.js").AccountCard[]|null, made: MadePassword|MadeCodes|null, asked: number|string,
  *   log: {entries: import("./auditlog.js").AuditLine[], head: string, more: boolean}|null}} OfficeState
  */
@@ -126,6 +127,12 @@ export class Office {
         await this.#fetch();
       }),
 
+    decode: (code) =>
+      this.#do(async () => {
+        this.#change({ heard: null });
+        this.#change({ heard: await post("/api/selftest/decode", { code }) });
+      }),
+
     addAccount: (name, role) =>
       this.#do(async () => {
         const { password } = await post("/api/accounts", { name, role });
@@ -169,7 +176,7 @@ export class Office {
 
   #show(tab) {
     this.#forgetMade();
-    this.#change({ tab, error: "", asked: 0, made: null, log: null });
+    this.#change({ tab, error: "", asked: 0, heard: null, made: null, log: null });
     void this.#do(() => this.#fetch());
   }
 
@@ -225,6 +232,6 @@ function pdfUrl(base64) {
 function emptyState() {
   return {
     me: "", role: "", permissions: [], tab: "", busy: false, error: "",
-    kiosks: null, invitations: null, accounts: null, made: null, asked: 0, log: null,
+    kiosks: null, invitations: null, accounts: null, heard: null, made: null, asked: 0, log: null,
   };
 }

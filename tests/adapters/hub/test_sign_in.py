@@ -214,11 +214,11 @@ async def test_a_role_may_do_what_its_table_says(hub: Hub, role: Role):
         Role.DOCTOR: {"/api/files/{digest}", "/api/cases", "/api/cases/{consult}/advice"},
         Role.TECHNICIAN: {
             "/api/kiosks", "/api/kiosks/{kiosk}/approve", "/api/kiosks/{kiosk}/refuse", "/api/kiosks/{kiosk}/revoke",
-            "/api/invitations", "/api/invitations/{number}/withdraw",
+            "/api/invitations", "/api/invitations/{number}/withdraw", "/api/selftest/decode",
         },
         Role.ADMINISTRATOR: {
-            "/api/kiosks", "/api/accounts", "/api/accounts/{account}/password", "/api/accounts/{account}/role",
-            "/api/accounts/{account}/disabled", "/api/audit",
+            "/api/kiosks", "/api/selftest/decode", "/api/accounts", "/api/accounts/{account}/password",
+            "/api/accounts/{account}/role", "/api/accounts/{account}/disabled", "/api/audit",
         },
     }[role] | {"/api/me", "/api/password"}  # fmt: skip
     paths = (await person.http.get("/openapi.json")).json()["paths"]
