@@ -164,9 +164,7 @@ class Leg:
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
         start_kbps: int | None = None  # whoever is told a rate pads its voice to try it
-        if not self._link.known:
-            start_kbps = MOST_START_KBPS
-        elif down.motion is Motion.MOVING:
+        if self._link.known and down.motion is Motion.MOVING:
             start_kbps = max(LEAST_START_KBPS, min(round(down.pictures_wire_bps / 1000), MOST_START_KBPS))
         return sdp.compress(described, voice_wish(down.voice), start_kbps)
 
