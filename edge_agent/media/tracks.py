@@ -7,6 +7,7 @@ sent, and no picture goes out, so that the first sound after the answer waits fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -25,6 +26,8 @@ from edge_agent.media.opus import SILENCE
 from edge_agent.media.voice import VoiceCoder, VoicePacket
 from edge_agent.media.vpx import BASE_SHARE, I420, CodedPicture, PictureEncoder, open_encoder
 from hardware.api import SAMPLE_RATE_HZ, Picture
+
+log = logging.getLogger(__name__)
 
 WHILE_HELD = VoicePlan(Coding(dtx=True))
 QUEUED_PACKETS = 5
@@ -151,7 +154,12 @@ class CameraTrack(MediaStreamTrack):
                 continue
             now = self._event_loop.time()
             key = self._key_wanted and now - self._key_at >= max(KEY_PICTURE_S, KEY_PICTURE_RTTS * self.rtt_s)
-            coded = await asyncio.to_thread(self._code, picture, self.plan, key)
+            try:
+                coded = await asyncio.to_thread(self._code, picture, self.plan, key)
+            except (ValueError, cv2.error) as error:  # raised on, it would end the pictures for good
+                log.warning("a picture could not be coded, the encoder is made anew error=%s", error)
+                self._encoder = None
+                continue
             if coded is not None:
                 if coded.key:
                     self._key_wanted, self._key_at = False, now

@@ -175,6 +175,27 @@ async def test_key_pictures_are_made_when_asked_for_but_not_in_a_row(monkeypatch
     assert not any([size_of(packet) for packet in await filmed.pictures(10)])
 
 
+async def test_an_encoder_that_fails_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    filmed = Filmed(SMALL)
+    await filmed.pictures(3)
+    assert filmed.track._encoder is not None
+    monkeypatch.setattr(type(filmed.track._encoder), "_change", _fails_once(type(filmed.track._encoder)._change))
+    filmed.track.plan = PicturePlan(60_000, 160, 120, 15.0)
+    sent = await filmed.pictures(4)
+    assert [size_of(packet) for packet in sent] == [(160, 120), None, None]
+
+
+def _fails_once(change: Any) -> Any:
+    failures = iter([ValueError("libvpx does not change (Memory allocation error)")])
+
+    def failing(encoder: Any, *told: Any) -> None:
+        for error in failures:
+            raise error
+        change(encoder, *told)
+
+    return failing
+
+
 async def test_every_second_picture_can_be_lost_where_losses_are_many() -> None:
     filmed = Filmed(PicturePlan(200_000, 160, 120, 15.0))
     filmed.track.layered = True
