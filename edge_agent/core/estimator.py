@@ -36,6 +36,7 @@ FASTER_AFTER_S = 4.0  # without a queue; then with the square of the time, as CU
 MOST_GROWTH = 1.0  # a second
 NEAR_FROM, NEAR_TO = 0.85, 1.2  # of what the link was last found to do
 CAREFUL, FAST = 1.0, 2.0
+EASE = 0.5  # a second at most, while less than the target stands
 MOST_CAREFUL = 0.06  # a second: calls of short and of long round trips alike
 CARRIED_S = 3.0
 LEAST_RISES = 0.02  # a report, of the way to what is seen
@@ -274,7 +275,8 @@ class Estimator:
             if queue_s > target_s:
                 self._answer_queue(queue_s, *rates, now)
             elif not self._starting:
-                self._rate_bps = min(self._rate_bps, rates[0])  # what stands there grows no further
+                least_bps = self.rate_bps * (1 - EASE * passed_s)  # of a moment, which jitter spoils
+                self._rate_bps = min(self._rate_bps, max(rates[0], least_bps))  # what stands there grows no further
 
     def _answer_queue(self, queue_s: float, handed_bps: float, sent_bps: float, now: float) -> None:
         stands = handed_bps > STANDS * sent_bps  # and does not grow by what we do
@@ -293,6 +295,7 @@ class Estimator:
 
     def _is_somebody_elses(self, now: float) -> bool:
         patience_s = max(FOREIGN_AFTER_S, FOREIGN_AFTER_ANSWERS * (self._least_age_s + 2 * self._every_s))
+        patience_s += self.queue_s / (1 - LEAST_FACTOR)  # as long as one of ours takes to drain
         since = self._stands_since
         return now < self._foreign_until or (since is not None and now - since > patience_s)
 

@@ -57,6 +57,7 @@ SPARING_S = 0.5
 
 AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S, DATA_LOOK_S = 0.1, 0.02
+TWICE_AFTER_S = 0.06  # losses come in company
 RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
 RTCP_AT_REST_S = 1.0
 SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
@@ -187,6 +188,7 @@ class Egress:
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
         self.report_listener: ReportListener | None = None  # told the far end's sender reports
         self.rtt_s = 0.25  # until it is known
+        self.sends_base_twice = False  # the pictures that others are built on
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
         self._extension_id: int | None = None
@@ -197,6 +199,7 @@ class Egress:
         self._report_at: float | None = None
         self._dropped: deque[int] = deque(maxlen=MOST_REMEMBERED)  # picture packets that never left
         self._retransmitted: dict[int, float] = {}
+        self._again: set[asyncio.Task[None]] = set()
         self._rests = False
         self._rtcp_at = 0.0
         self._more = asyncio.Event()
@@ -326,10 +329,19 @@ class Egress:
             is_key, is_upper = _picture_of(data, _payload_at(data))
             timestamp = int.from_bytes(data[4:8], "big")
             dropped = self.pacer.put_picture(data, size, now, picture=timestamp, key=is_key, upper=is_upper)
+            if self.sends_base_twice and not is_upper:
+                asyncio.get_running_loop().call_later(TWICE_AFTER_S, self._send_twice, stream.sender, seq)
             if dropped:
                 self._dropped.extend(int.from_bytes(packet[2:4], "big") for packet in dropped)
                 if self.pacer.wants_key_picture:
                     stream.sender._send_keyframe()
+
+    def _send_twice(self, sender: Any, seq: int) -> None:
+        """As a retransmission that nobody has asked for, where the far end takes them as a stream of its own."""
+        if not self._closed and not self._rests and sender._RTCRtpSender__rtx_payload_type is not None:
+            again = asyncio.create_task(sender._retransmit(seq))
+            self._again.add(again)
+            again.add_done_callback(self._again.discard)
 
     def _put_retransmission(self, data: bytes, size: int, now: float) -> None:
         """Not of what was dropped on purpose, nor of what nothing is built on, which would come too late, and not twice

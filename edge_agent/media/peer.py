@@ -58,7 +58,8 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
-LAYERS_ABOVE, NO_LAYERS_BELOW = 0.06, 0.03  # of the packets lost upwards: layers cost some sharpness
+# Of the packets lost upwards: from here pictures are coded in layers, the lower sent twice, for fewer bits each.
+LAYERS_ABOVE, LAYERS_ABOVE_IF_FAR, FAR_RTT_S = 0.06, 0.03, 0.4
 WATCH_S = 0.25
 STATS_S = 1.0
 SHARE_S = 0.1
@@ -164,9 +165,7 @@ class Leg:
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
         start_kbps: int | None = None  # whoever is told a rate pads its voice to try it
-        if not self._link.known:
-            start_kbps = MOST_START_KBPS
-        elif down.motion is Motion.MOVING:
+        if self._link.known and down.motion is Motion.MOVING:
             start_kbps = max(LEAST_START_KBPS, min(round(down.pictures_wire_bps / 1000), MOST_START_KBPS))
         return sdp.compress(described, voice_wish(down.voice), start_kbps)
 
@@ -365,8 +364,9 @@ class Leg:
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
                 self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
                 self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
-                lost = self._memory.lost_up.share
-                self.camera.layered = lost > (NO_LAYERS_BELOW if self.camera.layered else LAYERS_ABOVE)
+                many = LAYERS_ABOVE_IF_FAR if (self._rtt_s or 0.0) >= FAR_RTT_S else LAYERS_ABOVE
+                layered = self._memory.lost_up.share > (many / 2 if self.camera.layered else many)
+                self.camera.layered = self.egress.sends_base_twice = layered
             elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
                 self._count_at = now + COUNT_S
                 self._link.voice_counted(entry.packetsReceived, entry.packetsLost, now)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ sent, and no picture goes out, so that the first sound after the answer waits fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -23,8 +24,10 @@ from edge_agent.core import red
 from edge_agent.core.voice import Coding, PicturePlan, VoicePlan
 from edge_agent.media.opus import SILENCE
 from edge_agent.media.voice import VoiceCoder, VoicePacket
-from edge_agent.media.vpx import I420, CodedPicture, PictureEncoder, open_encoder
+from edge_agent.media.vpx import BASE_SHARE, I420, CodedPicture, PictureEncoder, open_encoder
 from hardware.api import SAMPLE_RATE_HZ, Picture
+
+log = logging.getLogger(__name__)
 
 WHILE_HELD = VoicePlan(Coding(dtx=True))
 QUEUED_PACKETS = 5
@@ -111,7 +114,7 @@ class CameraTrack(MediaStreamTrack):
         self.held = held
         self._room = room
         self.plan = plan  # of the next picture; its size is what a picture is to fit into. None: none are sent
-        self.layered = False  # every second picture may be lost without harm to the others
+        self.layered = False  # every second picture may be lost without harm to the others, which are sent twice
         self.rtt_s = 0.0
         self.pictures_sent = self.key_pictures_sent = 0
         self._event_loop = asyncio.get_running_loop()
@@ -152,7 +155,12 @@ class CameraTrack(MediaStreamTrack):
                 continue
             now = self._event_loop.time()
             key = self._key_wanted and now - self._key_at >= max(KEY_PICTURE_S, KEY_PICTURE_RTTS * self.rtt_s)
-            coded = await asyncio.to_thread(self._code, picture, self.plan, key)
+            try:
+                coded = await asyncio.to_thread(self._code, picture, self.plan, key)
+            except (ValueError, cv2.error) as error:  # raised on, it would end the pictures for good
+                log.warning("a picture could not be coded, the encoder is made anew error=%s", error)
+                self._encoder = None
+                continue
             if coded is not None:
                 if coded.key:
                     self._key_wanted, self._key_at = False, now
@@ -162,9 +170,11 @@ class CameraTrack(MediaStreamTrack):
 
     def _code(self, picture: Picture, plan: PicturePlan, key: bool) -> CodedPicture | None:
         self._encoder = self._encoder or open_encoder()
+        layered = self.layered
+        bps = round(plan.bps / (1 + BASE_SHARE)) if layered else plan.bps
         planes = fitted(picture.pixels, plan.width, plan.height)
-        real = replace(plan, width=planes.shape[1], height=planes.shape[0] * 2 // 3)
-        return self._encoder.encode(planes, real, picture.captured_at, key=key, layered=self.layered)
+        real = replace(plan, bps=bps, width=planes.shape[1], height=planes.shape[0] * 2 // 3)
+        return self._encoder.encode(planes, real, picture.captured_at, key=key, layered=layered)
 
     def _packet(self, coded: CodedPicture, captured_at: float) -> Packet[Any]:
         """Its `opaque` tells the packetizer whether others are built on it."""

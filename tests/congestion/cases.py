@@ -70,6 +70,10 @@ class Run:
             if end > start + SETTLED_S:
                 carried += sum(flow.arrived.bits(start + SETTLED_S, end) for flow in self.flows)
                 possible += capacity_bits(rate, start + SETTLED_S, end, most_bps)
+        if not possible:  # a link that never rests
+            return self.flows[0].arrived.bits(SETTLED_S, self.seconds) / capacity_bits(
+                rate, SETTLED_S, self.seconds, most_bps
+            )
         return carried / possible
 
     def wait_ms(self, quantile: float, start: float = 0.0, end: float | None = None) -> float:
@@ -179,6 +183,15 @@ def paused(scale: Scale) -> Run:
         )
         for index in range(3)
     ]  # fmt: skip
+    return run
+
+
+def over(rate: Rate, seconds: float) -> Run:
+    """One call over a recorded link: 50 ms one way, a second of queue."""
+    run = _run(seconds, LinkSpec(rate, 0.050, 1.0))
+    run.back = Link(run.sim, LinkSpec(Rate.constant(1e6), 0.050, 1.0))
+    media = Media(voice_bytes=148, voice_s=0.060, pictures_a_second=10.0)  # Opus at 12 kbit/s
+    run.flows = [MediaFlow(run.sim, run.forward, run.back, media)]
     return run
 
 

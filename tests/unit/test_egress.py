@@ -27,9 +27,15 @@ class Sender:
         self.key_pictures = 0
         self._RTCRtpSender__rtx_payload_type: int | None = 97
         self._RTCRtpSender__rtx_sequence_number = 65534
+        self.bench: Any = None
 
     def _send_keyframe(self) -> None:
         self.key_pictures += 1
+
+    async def _retransmit(self, sequence_number: int) -> None:
+        await self.bench.egress.send_rtp(
+            rtp(AGAIN, 900 + sequence_number, sequence_number.to_bytes(2, "big") + bytes(9))
+        )
 
 
 class Listener:
@@ -58,6 +64,7 @@ class Bench:
         self.data: list[bytes] = []
         self.egress = Egress(self._send, self._send_data)
         self.pictures = Sender("video", PICTURES, AGAIN)
+        self.pictures.bench = self
         self.egress.add_sender(Sender("audio", VOICE, 77), extension_id)
         self.egress.add_sender(self.pictures, extension_id)
 
@@ -243,6 +250,18 @@ async def test_what_nothing_is_built_on_is_not_sent_again(bench: Bench) -> None:
         start = bytes(VpxPayloadDescriptor(1, 0, picture_id=1, tid=(int(upper), 1), tl0picidx=1)) + bytes(30)
         await bench.egress.send_rtp(rtp(AGAIN, number, number.to_bytes(2, "big") + start))
     assert bench.names == ["again 8"]
+
+
+async def test_where_losses_are_many_and_late_to_mend_what_others_are_built_on_is_sent_twice(bench: Bench) -> None:
+    bench.egress.sends_base_twice = True
+    await bench.egress.send_rtp(vp8(1))
+    await bench.egress.send_rtp(vp8(2, upper=True))
+    await bench.until(3)
+    bench.egress.sends_base_twice = False
+    await bench.egress.send_rtp(vp8(3))
+    await asyncio.sleep(0.1)
+    assert bench.names == ["picture 1", "picture 2", "again 901", "picture 3"]
+    assert bench.left[2][0] - bench.left[0][0] >= 0.05
 
 
 async def test_a_packet_is_sent_again_when_its_last_copy_must_have_been_lost(bench: Bench) -> None:

@@ -68,6 +68,8 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (SENDER, "def _send_keyframe(self) -> None:"),
         (VPX, "PACKET_MAX = "),
         (SENDER, "self._send_keyframe()"),
+        (SENDER, "async def _retransmit(self, sequence_number: int)"),
+        (SENDER, "self.__rtx_payload_type: Optional[int] = None"),
         (SENDER, "self.__rtp_history[packet.sequence_number % RTP_HISTORY_SIZE]"),
         (SENDER, "self.__rtp_history.get(sequence_number % RTP_HISTORY_SIZE)"),
         (PEER, "self.__cname = f"),
