@@ -22,6 +22,7 @@ _REPLACED: tuple[tuple[Any, str], ...] = (
     (aiortc.rtcpeerconnection, "RTCDtlsTransport"),
     (aiortc.rtcrtpreceiver, "StreamStatistics"),
     (aiortc.rtcrtpsender, "get_encoder"),
+    (aiortc.rtcrtpsender, "RTP_HISTORY_SIZE"),
 )
 
 

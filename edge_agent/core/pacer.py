@@ -36,8 +36,8 @@ class Kind(IntEnum):
     VOICE = 0
     RTCP = 1
     REDUNDANCY = 2  # a second copy of voice that is a packet of its own
-    PICTURE = 3  # what later pictures are built on
-    RETRANSMISSION = 4
+    RETRANSMISSION = 3  # what has been waited for longest, and what is sent after it is built on it
+    PICTURE = 4  # what later pictures are built on
     UPPER = 5  # a picture that no other is built on
     DATA = 6
 

@@ -53,7 +53,7 @@ SPARING_S = 0.5
 
 AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S = 0.1
-RETRANSMIT_AGAIN_S = 0.2
+RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
 RTCP_AT_REST_S = 1.0
 SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
 MOST_REMEMBERED = 512
@@ -167,6 +167,7 @@ class Egress:
     ) -> None:
         self.listener: FatesListener | None = None  # told which packets arrived, and when
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
+        self.rtt_s = 0.25  # until it is known
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
         self._extension_id: int | None = None
@@ -260,7 +261,7 @@ class Egress:
                 stream.newest = seq
             self.pacer.put(data, Kind.REDUNDANCY if again else Kind.VOICE, size, now)
         else:
-            is_key, is_upper = _picture_of(data)
+            is_key, is_upper = _picture_of(data, _payload_at(data))
             timestamp = int.from_bytes(data[4:8], "big")
             dropped = self.pacer.put_picture(data, size, now, picture=timestamp, key=is_key, upper=is_upper)
             if dropped:
@@ -269,10 +270,14 @@ class Egress:
                     stream.sender._send_keyframe()
 
     def _put_retransmission(self, data: bytes, size: int, now: float) -> None:
-        """Not of what was dropped on purpose, and not twice for one gap."""
+        """Not of what was dropped on purpose, nor of what nothing is built on, which would come too late, and not twice
+        for one gap."""
         start = _payload_at(data)
         original = int.from_bytes(data[start : start + 2], "big")
-        if original in self._dropped or now - self._retransmitted.get(original, -1e9) < RETRANSMIT_AGAIN_S:
+        last = self._retransmitted.get(original, -1e9)
+        if original in self._dropped or now - last < RETRANSMIT_AGAIN_RTTS * self.rtt_s:
+            return
+        if _picture_of(data, start + RTX_BYTES)[1]:
             return
         self._retransmitted.pop(original, None)
         self._retransmitted[original] = now
@@ -374,10 +379,10 @@ def _payload_at(data: bytes) -> int:
     return start
 
 
-def _picture_of(data: bytes) -> tuple[bool, bool]:
+def _picture_of(data: bytes, start: int) -> tuple[bool, bool]:
     """Whether a packet of VP8 begins a key picture, and whether it is of one that no other is built on."""
     try:
-        descriptor, vp8 = VpxPayloadDescriptor.parse(data[_payload_at(data) :])
+        descriptor, vp8 = VpxPayloadDescriptor.parse(data[start:])
     except ValueError:
         return False, False
     begins = descriptor.partition_start == 1 and descriptor.partition_id == 0

@@ -30,6 +30,7 @@ from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import red, sdp
+from edge_agent.core.nacks import Nacks
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.split import call_bps
 from edge_agent.core.turns import LEAST_LIVE_BPS, MOST_PROBE_BPS, Probe
@@ -37,14 +38,15 @@ from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, CallPlan, LinkMemor
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import IP_UDP_BYTES, egress_of
-from edge_agent.media.pictures import EncodedPicture, PictureAssembler
+from edge_agent.media.pictures import GAP_WAIT_RTTS, LEAST_GAP_WAIT_S, EncodedPicture, PictureAssembler
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
 
 log = logging.getLogger(__name__)
 
 STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
-KEY_FRAME_REQUEST_S = 0.5  # at most one PLI in this time
+KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
+LAYERS_ABOVE, NO_LAYERS_BELOW = 0.06, 0.03  # of the packets lost upwards: layers cost some sharpness
 WATCH_S = 0.25
 STATS_S = 1.0
 PLAN_S = 2.0
@@ -91,11 +93,12 @@ class Leg:
         self._plan = plan_call(link.estimate())
         self.microphone = MicrophoneTrack(held, self._plan.up)
         self.camera = CameraTrack(held, self._plan.pictures_up, self._room_for_pictures)
-        if self._plan.pictures_up is not None:
-            hooks.bound_pictures(self._plan.pictures_up)
         self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
+        self._nacks = Nacks()
+        self._ask_timer: asyncio.TimerHandle | None = None
+        self._rtt_s: float | None = None
         self._pictures_received = 0
         self._picture_ssrc: int | None = None
         self._key_frame_asked_at = 0.0
@@ -113,6 +116,7 @@ class Leg:
         self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
+        hooks.on_key_frame_request(video.sender, self.camera.want_key_picture)
         self._audio_receiver, self._video_receiver = audio.receiver, video.receiver
         self._connection.on("connectionstatechange", self._state_changed)
 
@@ -157,6 +161,7 @@ class Leg:
             return
         self._held = self.microphone.held = self.microphone.rests = self.camera.held = False
         self.egress.rest(False)
+        self.camera.want_key_picture()
         self.want_key_frame()
 
     def rest(self) -> None:
@@ -186,12 +191,14 @@ class Leg:
         sound = self._sound.counts
         log.info(
             "leg closed call=%s leg=%d sound_lost=%d sound_late=%d sound_recovered=%d sound_starvations=%d "
-            "pictures_received=%d",
+            "pictures_received=%d pictures_sent=%d key_pictures_sent=%d",
             self.call.hex(), self.number, sound.lost, sound.late, sound.red_recovered + sound.fec_recovered,
-            sound.starvations, self._pictures_received,
+            sound.starvations, self._pictures_received, self.camera.pictures_sent, self.camera.key_pictures_sent,
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()
+        if self._ask_timer is not None:
+            self._ask_timer.cancel()
         self.microphone.stop()
         self.camera.stop()
         await self._connection.close()
@@ -217,6 +224,13 @@ class Leg:
             self._link.lost_up.share,
         )  # fmt: skip
 
+    def _take_rtt(self, report: dict[str, object]) -> None:
+        rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
+        known = [rtt for rtt in rtts if rtt is not None and rtt >= 0]
+        if known:
+            self._rtt_s = self.camera.rtt_s = self.egress.rtt_s = min(known)
+            self._pictures.gap_wait_s = max(LEAST_GAP_WAIT_S, GAP_WAIT_RTTS * self._rtt_s)
+
     def _take_reports(self, report: dict[str, object]) -> None:
         """What both ends lost of the voice."""
         if self.microphone.rests:
@@ -227,6 +241,8 @@ class Leg:
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
                 self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
                 self._link.lost_up.add(self._lost_up)
+                lost = self._link.lost_up.share
+                self.camera.layered = lost > (NO_LAYERS_BELOW if self.camera.layered else LAYERS_ABOVE)
             elif of == "audio" and kind == "inbound-rtp":
                 self._link.lost_down.add_counts(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
@@ -278,12 +294,27 @@ class Leg:
             elif not self._seen:
                 self._seen = True
                 self._owner.send(ipc.FirstSeen(self.call))
+        self._ask_for_pictures()
+
+    def _ask_for_pictures(self) -> None:
+        """For what they lack, and a key frame where that takes too long."""
+        if self._closed or self._picture_ssrc is None:
+            return
+        now = time.monotonic()
+        if due := self._nacks.due(self._pictures.missing(), now, self._rtt_s):
+            self._start(hooks.ask_again(self._video_receiver, self._picture_ssrc, due))
+        self._pictures.wait_over(now)
         if self._pictures.wants_key_frame:
             self._ask_for_key_frame()
+        if self._ask_timer is not None:
+            self._ask_timer.cancel()
+        next_time = self._nacks.next_time()
+        self._ask_timer = None if next_time is None else self._loop.call_at(next_time, self._ask_for_pictures)
 
     def _ask_for_key_frame(self) -> None:
         now = time.monotonic()
-        if self._picture_ssrc is not None and now - self._key_frame_asked_at >= KEY_FRAME_REQUEST_S:
+        pause_s = max(KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS * (self._rtt_s or 0.0))
+        if self._picture_ssrc is not None and now - self._key_frame_asked_at >= pause_s:
             self._key_frame_asked_at = now
             self._start(hooks.request_key_frame(self._video_receiver, self._picture_ssrc))
 
@@ -313,6 +344,7 @@ class Leg:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
             report = await self._connection.getStats()
+            self._take_rtt(report)
             count = sum(entry.packetsReceived for entry in report.values() if entry.type == "transport")
             if count != received:
                 received, last_change = count, now
@@ -342,14 +374,13 @@ class Leg:
         inbound = [entry for entry in report.values() if getattr(entry, "type", "") == "inbound-rtp"]
         sound = [entry for entry in inbound if entry.kind == "audio"]  # type: ignore[attr-defined]
         whole = [entry for entry in report.values() if getattr(entry, "type", "") == "transport"]
-        rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
         with self._sound_lock:
             counts, buffer_ms, target_ms = self._sound.counts, self._sound.buffer_ms, self._sound.target_ms
         self._owner.send(
             ipc.CallStats(
                 call=self.call,
                 leg=self.number,
-                rtt_ms=1000 * min((rtt for rtt in rtts if rtt is not None and rtt >= 0), default=0.0),
+                rtt_ms=1000 * (self._rtt_s or 0.0),
                 packets_received=sum(entry.packetsReceived for entry in inbound),  # type: ignore[attr-defined]
                 packets_lost=max(0, sum(entry.packetsLost for entry in inbound)),  # type: ignore[attr-defined]
                 pictures_received=self._pictures_received,

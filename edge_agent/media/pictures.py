@@ -1,14 +1,15 @@
 """From RTP packets of VP8 (RFC 7741) to whole encoded pictures that a decoder can take in turn.
 
 Pure: packets with `now` in, pictures out. A picture goes out with its last packet; a gap is waited for while a
-retransmission may fill it; past that nothing goes out until a key frame, so that nobody ever decodes garbage.
+retransmission may fill it; past that nothing goes out until a key frame, so that nobody ever decodes garbage. What
+came late in order fills the gap all the same: a key frame is asked for, and whichever comes first ends the wait.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-GAP_WAIT_S = 0.6  # a NACK and its retransmission
+LEAST_GAP_WAIT_S, GAP_WAIT_RTTS = 0.3, 2.5  # two NACKs and their retransmissions
 MOST_PACKETS = 2048
 MOST_JUMP = 3000  # RFC 3550, A.1: a packet beyond it is of a far end that began anew, if the next one follows it
 OLD_IN_A_ROW = 200  # nothing but packets of the past: what was taken for newer was none. A retransmission has up to 128
@@ -37,6 +38,7 @@ class _Packet(NamedTuple):
 
 class PictureAssembler:
     def __init__(self) -> None:
+        self.gap_wait_s = LEAST_GAP_WAIT_S
         self._packets: dict[int, _Packet] = {}
         self._newest: int | None = None
         self._next = 0
@@ -45,6 +47,8 @@ class PictureAssembler:
         self._ticks = 0  # of the last picture, since the first
         self._suspect: int | None = None  # sequence number of a packet that fits nothing
         self._old_in_a_row = 0
+        self._since = 0  # position of the first packet
+        self._only_key = True  # nothing else can be shown next
         self.wants_key_frame = True
 
     def restart(self) -> None:
@@ -52,11 +56,27 @@ class PictureAssembler:
         self._packets.clear()
         self._newest = self._suspect = self._waiting_since = None
         self._old_in_a_row = 0
-        self.wants_key_frame = True
+        self.require_key_frame()
 
     def require_key_frame(self) -> None:
         """What followed was lost further on: start again from a key frame."""
-        self.wants_key_frame = True
+        self._only_key = self.wants_key_frame = True
+
+    def missing(self) -> list[int]:
+        """What a retransmission could still bring that is of use, by numbers counted on beyond 16 bits."""
+        if self._newest is None:
+            return []
+        start = self._next
+        if self._only_key:
+            keys = [position for position, packet in self._packets.items() if packet.key]
+            if not keys:  # the beginning of what may be one
+                return [
+                    position - 1
+                    for position, packet in self._packets.items()
+                    if not packet.starts and position - 1 not in self._packets and position > self._since
+                ]
+            start = max(keys)
+        return [p for p in range(max(start, self._newest - MOST_PACKETS), self._newest) if p not in self._packets]
 
     def add(
         self, sequence_number: int, timestamp: int, marker: bool, starts: bool, data: bytes, now: float
@@ -67,14 +87,19 @@ class PictureAssembler:
             return []
         if len(self._packets) >= MOST_PACKETS:
             self._packets.clear()
-            self.wants_key_frame = True
+            self.require_key_frame()
         self._packets[position] = _Packet(timestamp, marker, starts, data)
         return self._whole_pictures(now)
+
+    def wait_over(self, now: float) -> None:
+        """To be asked while nothing comes: `wants_key_frame` may have changed."""
+        if self._waiting_since is not None and now - self._waiting_since > self.gap_wait_s:
+            self.wants_key_frame = True
 
     def _place(self, sequence_number: int) -> int | None:
         """Its number counted on beyond 16 bits; None for one of the past, or that belongs to nothing known."""
         if self._newest is None:
-            self._newest = sequence_number
+            self._newest = self._since = sequence_number
             self._next = sequence_number - MOST_JUMP  # the first packets may come in another order
         position = self._newest + (sequence_number - self._newest + 2**15) % 2**16 - 2**15
         if abs(position - self._newest) >= MOST_JUMP:
@@ -96,7 +121,7 @@ class PictureAssembler:
     def _whole_pictures(self, now: float) -> list[EncodedPicture]:
         pictures: list[EncodedPicture] = []
         while True:
-            if self.wants_key_frame and not self._skip_to_key_frame():
+            if self._only_key and not self._skip_to_key_frame():
                 return pictures
             end = self._end_of_picture(self._next)
             if end is None:
@@ -109,12 +134,11 @@ class PictureAssembler:
                 if self._skip_to_key_frame():
                     continue
                 self._waiting_since = now if self._waiting_since is None else self._waiting_since
-                if now - self._waiting_since > GAP_WAIT_S:
+                if now - self._waiting_since > self.gap_wait_s:
                     self.wants_key_frame = True
-                    self._waiting_since = None
-                    continue
                 return pictures
             self._waiting_since = None
+            self.wants_key_frame = False
             pictures.append(self._take(end))
 
     def _end_of_picture(self, start: int) -> int | None:
@@ -143,7 +167,7 @@ class PictureAssembler:
                 self._next = position
                 for older in [p for p in self._packets if p < position]:
                     del self._packets[older]
-                self.wants_key_frame = False
+                self._only_key = self.wants_key_frame = False
                 return True
         return False
 

@@ -9,12 +9,28 @@ import sys
 PAIR = """
 import asyncio
 from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+import numpy as np
+from aiortc.mediastreams import AudioStreamTrack
 from edge_agent.core.pacer import Kind
+from edge_agent.core.voice import PicturePlan
 from edge_agent.media import hooks
 from edge_agent.media.egress import egress_of
+from edge_agent.media.tracks import CameraTrack
+from hardware.api import Picture
 
 hooks.install()
+
+async def at_once():
+    pass
+
+async def film(cameras):
+    loop = asyncio.get_running_loop()
+    pixels = np.random.default_rng(1).integers(0, 255, (120, 160, 3), np.uint8)
+    while True:
+        pixels = np.roll(pixels, 3, 1)
+        for camera in cameras:
+            camera.see(Picture(pixels, loop.time()))
+        await asyncio.sleep(1 / 30)
 
 async def main():
     near, far = RTCPeerConnection(), RTCPeerConnection()
@@ -22,10 +38,11 @@ async def main():
     got = asyncio.get_running_loop().create_future()
     far.on("datachannel", lambda other: other.on("message", got.set_result))
     channel.on("open", lambda: channel.send("over the pacer"))
-    fates = {}
+    fates, cameras = {}, []
     for name, connection in (("near", near), ("far", far)):
         connection.addTrack(AudioStreamTrack())
-        connection.addTrack(VideoStreamTrack())
+        cameras.append(CameraTrack(False, PicturePlan(200_000, 160, 120, 30.0), at_once))
+        connection.addTrack(cameras[-1])
         fates[name] = []
     await near.setLocalDescription(await near.createOffer())
     text = near.localDescription.sdp
@@ -43,7 +60,9 @@ async def main():
             if min(map(len, fates.values())) >= 100:
                 done.set()
         egress.listener = listen
+    filming = asyncio.create_task(film(cameras))
     await asyncio.wait_for(asyncio.gather(done.wait(), got), 15)
+    filming.cancel()
     assert got.result() == "over the pacer"
     for name, egress in ends.items():
         received = [fate for fate in fates[name] if fate.received_at is not None]

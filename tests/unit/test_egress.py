@@ -6,14 +6,16 @@ import asyncio
 import time
 from typing import Any
 
-import aiortc.codecs.vpx
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpRrPacket, RtpPacket
+from av.packet import Packet
 
 from edge_agent.core import transport_cc
 from edge_agent.core.pacer import Kind
 from edge_agent.core.transport_cc import Arrivals
+from edge_agent.media import hooks
 from edge_agent.media.egress import EXTENSION_ID, SPARING_S, Egress
 
 VOICE, PICTURES, AGAIN = 1, 2, 3
@@ -170,7 +172,24 @@ async def test_dropped_pictures_ask_for_a_key_and_are_not_sent_again(bench: Benc
     await bench.egress.send_rtp(rtp(AGAIN, 601, (1).to_bytes(2, "big") + bytes(30)))  # its NACK twice
     bench.egress.set_rate(None)
     await bench.until(3)
-    assert bench.names == ["picture 1", "picture 2", "again 600"]
+    assert bench.names == ["picture 1", "again 600", "picture 2"]
+
+
+async def test_what_nothing_is_built_on_is_not_sent_again(bench: Bench) -> None:
+    for number, upper in ((7, True), (8, False)):
+        start = bytes(VpxPayloadDescriptor(1, 0, picture_id=1, tid=(int(upper), 1), tl0picidx=1)) + bytes(30)
+        await bench.egress.send_rtp(rtp(AGAIN, number, number.to_bytes(2, "big") + start))
+    assert bench.names == ["again 8"]
+
+
+async def test_a_packet_is_sent_again_when_its_last_copy_must_have_been_lost(bench: Bench) -> None:
+    bench.egress.rtt_s = 0.05
+    again = (1).to_bytes(2, "big") + bytes(30)
+    for number in range(3):
+        await bench.egress.send_rtp(rtp(AGAIN, number, again))
+        if number == 1:
+            await asyncio.sleep(0.06)
+    assert bench.names == ["again 0", "again 2"]
 
 
 async def test_upper_pictures_are_told_by_their_layer(bench: Bench) -> None:
@@ -192,11 +211,13 @@ async def test_there_is_room_when_the_link_is_done_with_the_pictures_before(benc
 
 async def test_the_packetizer_is_told_how_long_packets_may_be(bench: Bench) -> None:
     bench.egress.set_rate(64_000)
-    payloads = aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1)
+    packer, picture = hooks._PicturePacker(), Packet(bytes(3000))
+    picture.pts, picture.time_base = 0, VIDEO_TIME_BASE
+    payloads, _ = packer.pack(picture)
     await bench.egress.send_rtp(rtp(PICTURES, 1, max(payloads, key=len)))
     assert bench.egress.pacer.sent_bytes[Kind.PICTURE] <= 480
     bench.egress.set_rate(None)
-    assert max(map(len, aiortc.codecs.vpx.Vp8Encoder._packetize(bytes(3000), 1))) > 1200
+    assert max(map(len, packer.pack(picture)[0])) > 900
 
 
 async def test_goodbyes_leave_when_it_closes(bench: Bench) -> None:

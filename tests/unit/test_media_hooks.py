@@ -13,10 +13,11 @@ import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import pytest
+from aiortc.codecs.vpx import VpxPayloadDescriptor
 from aiortc.jitterbuffer import JitterBuffer
+from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket
 from av.packet import Packet
 
-from edge_agent.core.voice import PicturePlan
 from edge_agent.media import hooks
 from tests.stock_aiortc import put_back_afterwards
 
@@ -36,6 +37,8 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (RECEIVER, "pli_flag, encoded_frame = "),
         (RECEIVER, "if encoded_frame is not None"),
         (RECEIVER, "async def _send_rtcp_pli(self, media_ssrc: int)"),
+        (RECEIVER, "async def _send_rtcp_nack(self, media_ssrc: int, lost: list[int])"),
+        (RECEIVER, "if self.__nack_generator is not None and self.__nack_generator.add(packet):"),
         (PEER, "dtlsTransport = RTCDtlsTransport(iceTransport, self.__certificates)"),
         (PEER, "transceiver._headerExtensions = HEADER_EXTENSIONS[transceiver.kind][:]"),
         (PEER, "find_common_codecs(CODECS[media.kind], media.rtp.codecs)"),
@@ -59,15 +62,16 @@ RECEIVER = inspect.getsource(aiortc.rtcrtpreceiver.RTCRtpReceiver)
         (SENDER, "await self.transport._send_rtp(packet_bytes)"),
         (SENDER, "ssrc=self._rtx_ssrc"),
         (SENDER, "def _send_keyframe(self) -> None:"),
-        (VPX, "PACKET_MAX - len(descr_bytes)"),
+        (VPX, "PACKET_MAX = "),
+        (SENDER, "self._send_keyframe()"),
+        (SENDER, "self.__rtp_history[packet.sequence_number % RTP_HISTORY_SIZE]"),
+        (SENDER, "self.__rtp_history.get(sequence_number % RTP_HISTORY_SIZE)"),
         (PEER, "self.__cname = f"),
         (PEER, "CODECS[transceiver.kind][:], transceiver._preferred_codecs"),
         (SENDER, "self.__encoder = get_encoder(codec)"),
         (SENDER, "payloads, timestamp = self.__encoder.pack(data)"),
         (SENDER, "self._run_rtp(parameters.codecs[0])"),
         (SENDER, "payload_type=codec.payloadType"),
-        (VPX, "self.__target_bitrate = DEFAULT_BITRATE"),
-        (VPX, "max(MIN_BITRATE, min(bitrate, MAX_BITRATE))"),
     ],
 )
 def test_the_names_used_are_there(where: str, used: str) -> None:
@@ -111,14 +115,36 @@ def test_packets_are_sent_as_they_are() -> None:
         assert aiortc.rtcrtpsender.get_encoder(codec).pack(packet) == ([b"as it is"], 5760)
 
 
-def test_pictures_may_spend_less_than_aiortc_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    vpx = aiortc.codecs.vpx
-    for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
-        monkeypatch.setattr(vpx, name, getattr(vpx, name))
-    hooks.bound_pictures(PicturePlan(40_000, 160, 120, 5.0))
-    encoder = vpx.Vp8Encoder()
-    assert encoder.target_bitrate == 40_000
-    encoder.target_bitrate = 2_000_000  # a REMB
-    assert encoder.target_bitrate == 40_000
-    encoder.target_bitrate = 1
-    assert encoder.target_bitrate == 30_000
+@pytest.mark.usefixtures("installed")
+def test_pictures_are_cut_into_packets_that_tell_their_layer() -> None:
+    codec = aiortc.codecs.CODECS["video"][0]
+    packer = aiortc.rtcrtpsender.get_encoder(codec)
+    told = []
+    for number, (upper, size) in enumerate(((False, 3000), (True, 100), (False, 1), (False, 200), (True, 100))):
+        data = bytes([number]) * size
+        packet = Packet(data)
+        packet.pts, packet.time_base, packet.opaque = 6000 * number, Fraction(1, 90_000), upper
+        payloads, timestamp = packer.pack(packet)
+        parsed = [VpxPayloadDescriptor.parse(payload) for payload in payloads]
+        assert timestamp == 6000 * number
+        assert b"".join(rest for _, rest in parsed) == data
+        assert [each.partition_start for each, _ in parsed] == [1] + [0] * (len(parsed) - 1)
+        assert len({bytes(each)[1:] for each, _ in parsed}) == 1
+        assert max(map(len, payloads)) <= aiortc.codecs.vpx.PACKET_MAX
+        assert all(len(payload) > 0.9 * len(payloads[0]) for payload in payloads)
+        told.append(parsed[0][0])
+    assert [each.tid for each in told] == [(0, 0), (1, 1), (0, 0), (0, 0), (1, 1)]
+    first = told[0].tl0picidx
+    assert [(each.tl0picidx - first) % 256 for each in told] == [0, 0, 1, 2, 2]
+    assert [(each.picture_id - told[0].picture_id) % 2**15 for each in told] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("installed")
+async def test_who_codes_the_pictures_is_told_of_a_request_for_a_key() -> None:
+    connection = aiortc.RTCPeerConnection()
+    sender = connection.addTransceiver("video").sender
+    asked: list[str] = []
+    hooks.on_key_frame_request(sender, lambda: asked.append("key"))
+    await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=1, media_ssrc=2))
+    await connection.close()
+    assert asked == ["key"]

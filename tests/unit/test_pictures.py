@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.media.pictures import GAP_WAIT_S, EncodedPicture, PictureAssembler
+from edge_agent.media.pictures import LEAST_GAP_WAIT_S, EncodedPicture, PictureAssembler
 
 KEY, DELTA = b"\x00", b"\x01"
 Packet = tuple[int, int, bool, bool, bytes]  # sequence number, timestamp, marker, starts, data
@@ -89,11 +89,50 @@ def test_an_unfilled_gap_ends_in_a_wish_for_a_key_frame_and_no_garbage() -> None
     packets = stream(60)
     del packets[13]
     assembler = PictureAssembler()
-    shown = feed(assembler, packets, step=GAP_WAIT_S / 90)
+    shown = feed(assembler, packets, step=LEAST_GAP_WAIT_S / 90)
 
     assert numbers(shown) == [0, 1, 2, 3]
     assert assembler.wants_key_frame
     assert numbers(feed(assembler, picture(60, 180, key=True) + picture(61, 183), start=2.0)) == [60, 61]
+
+
+def test_a_retransmission_that_comes_after_a_key_frame_was_asked_for_is_as_good() -> None:
+    packets = stream(60)
+    missing = packets.pop(13)
+    assembler = PictureAssembler()
+    feed(assembler, packets[:100])
+    assert assembler.wants_key_frame
+
+    assert numbers(assembler.add(*missing, 2.0)) == list(range(4, 33))
+    assert not assembler.wants_key_frame
+
+
+def test_a_key_frame_is_wished_for_in_time_though_nothing_comes() -> None:
+    packets = stream(5)
+    del packets[10]
+    assembler = PictureAssembler()
+    assembler.gap_wait_s = 0.9
+    feed(assembler, packets)
+    assembler.wait_over(0.9)
+    assert not assembler.wants_key_frame
+    assembler.wait_over(1.2)
+    assert assembler.wants_key_frame
+
+
+def test_what_is_missing_is_what_is_of_use() -> None:
+    first = 2**16 - 7
+    packets = stream(10, keys=(0, 6), first=first)
+    assembler = PictureAssembler()
+    assert assembler.missing() == []
+    feed(assembler, [*packets[:5], *packets[7:9], packets[11]])
+    assert assembler.missing() == [first + n for n in (5, 6, 9, 10)]  # counted on
+    feed(assembler, packets[5:7])
+    assert assembler.missing() == [first + n for n in (9, 10)]
+    feed(assembler, packets[19:21])  # of a key picture
+    assembler.require_key_frame()
+    assert assembler.missing() == [first + n for n in (10, 18)]
+    feed(assembler, [packets[18], packets[23]])
+    assert assembler.missing() == [first + n for n in (21, 22)]
 
 
 def test_a_key_frame_after_the_gap_is_taken_at_once() -> None:
