@@ -77,8 +77,10 @@ async def call_through(
     playwright: Playwright, homes: Homes, turn: Turn, way: str, rtt_s: float, material: Material, folder: Path,
     patience_s: float,
 ) -> Through:  # fmt: skip
-    """One call, the kiosk with a TURN server by `way` and the browser by UDP. `way` "stun": neither has one."""
+    """One call, the kiosk with a TURN server by `way` and the browser by UDP. Where that is TCP or TLS, the clinic's
+    router lets no UDP out: nothing but the kiosk's own relay leads anywhere. `way` "stun": neither has a server."""
     folder.mkdir()
+    homes.bar_udp(way in ("tcp", "tls"))
     stun = (f"stun:{homes.world_address}:{turn.port}",)
     if way == "stun":
         at_kiosk = at_browser = servers(stun=stun)

@@ -50,7 +50,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return prepare(tmp_path_factory.mktemp("material"), None)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way == "tls" else [pytest.mark.long]) for way in WAYS])
 async def test_a_call_by_a_relay(homes: Homes, turn: Turn, material: Material, tmp_path: Path, way: str) -> None:
     async with async_playwright() as playwright:
         row = await call_through(playwright, homes, turn, way, RTT_S, material, tmp_path / "call", PATIENCE_S)
@@ -61,6 +61,7 @@ async def test_a_call_by_a_relay(homes: Homes, turn: Turn, material: Material, t
     assert row.at_doctor_s is not None
 
 
+@pytest.mark.long
 async def test_no_other_way_leads_there(homes: Homes, turn: Turn, material: Material, tmp_path: Path) -> None:
     async with async_playwright() as playwright:
         row = await call_through(playwright, homes, turn, "stun", RTT_S, material, tmp_path / "call", WITHOUT_S)

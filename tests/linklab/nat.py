@@ -24,6 +24,11 @@ TOWN_OUTSIDE, WORLD_TOWARDS_TOWN = "10.78.3.2", "10.78.3.1"
 _RULES = """table ip homes {{
   chain out {{ type nat hook postrouting priority srcnat; oifname "{outside}" masquerade fully-random; }}
 }}"""
+_UNBAR = "table ip barred\ndelete table ip barred\n"
+_BARRED = """table ip barred {
+  chain out { type filter hook forward priority filter; meta l4proto udp drop; }
+}
+"""
 
 
 @dataclass
@@ -33,6 +38,10 @@ class Homes:
     world: Namespace
     lab: LinkLab
     world_address: str = FAR_ADDRESS
+
+    def bar_udp(self, barred: bool) -> None:
+        """Whether the clinic's router lets nothing but TCP out, as some offices' do."""
+        _run(self.lab.near, ["nft", "-f", "-"], _UNBAR + (_BARRED if barred else ""))
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ export class Leg {
     this.failedAt = 0;
     this.connected = false;
     this.breathHeld = false;
+    this.picturesHeld = false;
+    this.measuredAt = -Infinity;
     this.rests = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
@@ -116,6 +118,7 @@ export class Leg {
       packets += report.packetsReceived ?? 0;
       pictures += report.framesDecoded ?? 0;
     }
+    this.measuredAt = now;
     if (packets > this.packets) this.lastPacketAt = now;
     if (pictures > this.pictures) this.lastPictureAt = now;
     if (packets > this.packets || checks > this.checks) this.lastHeardAt = now;
@@ -123,10 +126,11 @@ export class Leg {
   }
 
   /** Into a line from which nothing comes nothing goes: in an outage a modem keeps what it is given, and gives that out
-   * before anything new. @param {boolean} held */
-  holdBreath(held) {
-    if (this.breathHeld === held) return;
+   * before anything new. @param {boolean} held @param {boolean} pictures */
+  holdBreath(held, pictures) {
+    if (this.breathHeld === held && this.picturesHeld === pictures) return;
     this.breathHeld = held;
+    this.picturesHeld = pictures;
     this.#setActive();
   }
 
@@ -141,7 +145,8 @@ export class Leg {
   #setActive() {
     for (const sender of this.pc.getSenders()) {
       const parameters = sender.getParameters();
-      for (const encoding of parameters.encodings) encoding.active = !this.breathHeld && !this.rests;
+      const held = sender.track?.kind === "video" ? this.picturesHeld : this.breathHeld;
+      for (const encoding of parameters.encodings) encoding.active = !held && !this.rests;
       if (parameters.encodings.length) void sender.setParameters(parameters).catch(() => undefined); // closed meanwhile
     }
   }
