@@ -59,7 +59,7 @@ def two_homes(link: Link) -> Iterator[Homes]:
         _cable(router, "wan", TOWN_OUTSIDE, lab.far, "town", WORLD_TOWARDS_TOWN)
         for end, way in ((clinic, CLINIC_ROUTER), (town, TOWN_ROUTER), (router, WORLD_TOWARDS_TOWN)):
             _run(end, ["ip", "route", "add", "default", "via", way])
-        # The world knows the routers' outsides alone. What is for anybody else is lost without an error, as it is beyond
+        # The world knows the routers' outsides alone. What is for anybody else is lost without an error, as beyond
         # a server's default route: where there is none, coturn ends an allocation over the first packet to nowhere.
         _run(lab.far, ["ip", "link", "add", "void", "type", "veth", "peer", "name", "void_end"])
         for device in ("void", "void_end"):
