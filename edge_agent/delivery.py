@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 
 from edge_agent.clock import KioskClock
 from edge_agent.core import wire
 from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
+from edge_agent.core.window import Window
 from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
 from edge_agent.store import StoreThread
 
@@ -27,10 +29,11 @@ class Delivery:
         store: StoreThread,
         link: HubLink | None,
         clock: KioskClock,
+        link_bps: float,
         freed: Callable[[Freed], None],
         set_aside: Callable[[bytes], None],
     ) -> None:
-        self.outbox = Outbox()
+        self.outbox = Outbox(Window(link_bps), random.random)
         self._store, self._link, self._clock = store, link, clock
         self._freed, self._set_aside = freed, set_aside
         self._messages: dict[bytes, wire.Message] = {}
@@ -42,7 +45,7 @@ class Delivery:
         for message in messages:
             self._messages[message.id] = message
             if isinstance(message.body, wire.Manifest):
-                self._file_keys.setdefault((message.consult, message.body.digest), message.body.key)
+                self._file_keys[message.consult, message.body.digest] = message.body.key
             self.outbox.add(message)
         self._pump()
 
@@ -52,6 +55,13 @@ class Delivery:
 
     def waits_in(self, consult: bytes) -> bool:
         return any(message.consult == consult for message in self._messages.values())
+
+    def waiting(self) -> list[wire.Message]:
+        """All that has no receipt."""
+        return list(self._messages.values())
+
+    def file_waits(self, consult: bytes, digest: bytes) -> bool:
+        return (consult, digest) in self._file_keys
 
     def says_in(self, consult: bytes) -> bool:
         """Whether something that was said in turns is on its way."""
@@ -102,8 +112,8 @@ class Delivery:
         self._pump()
 
     def _pump(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._link is not None and (item := self.outbox.next(time.monotonic())):
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        while self._link is not None and (item := self.outbox.next(now)):
             task = loop.create_task(self._carry(self._link, item))
             self._carrying.add(task)
             task.add_done_callback(self._carrying.discard)
@@ -114,9 +124,9 @@ class Delivery:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.outbox.next_deadline(time.monotonic())
+        due = self.outbox.next_deadline(now)
         if due is not None and self._link is not None:
-            self._timer = loop.call_at(max(due, time.monotonic() + 0.05), self._pump)
+            self._timer = loop.call_at(max(due, now + 0.05), self._pump)
 
     async def _carry(self, link: HubLink, item: Item) -> None:
         try:

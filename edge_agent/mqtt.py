@@ -58,15 +58,18 @@ _TAKEN_OVER, _CLOSED = 0x8E, 0x80
 _BY_DATES = -1  # ended by us, to connect again with certificates judged by their dates
 _MOVED = -2  # ended by us: packets to the broker leave from another address now
 _SILENT = -3  # ended by us: a call waits, and this connection seems dead
+# MQTT 5, 3.4.2.1: topic name, packet too large, payload format. What a broker refuses for reasons of its own (rights,
+# quota) is no fault of the message.
+_POISON = {0x90, 0x95, 0x99}
 _REFUSED = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x9D}  # MQTT 5, 3.2.2.2: protocol, client id, name, rights, banned, …
 
 
 class NotConnected(ConnectionError):
-    pass
+    """No connection, or a broker that takes nothing now."""
 
 
 class PublishRefused(Exception):
-    """The broker took the packet and refused what is in it."""
+    """The broker took the packet and refused what is in it, and would do so again."""
 
 
 class LinkListener(Protocol):
@@ -406,8 +409,10 @@ class HubLink:
         waiting = self._unacknowledged.pop(mid, None) if client is self._client else None
         if waiting is None or waiting.done():
             return
-        if code.is_failure:
+        if code.value in _POISON:
             waiting.set_exception(PublishRefused(str(code)))
+        elif code.is_failure:
+            waiting.set_exception(NotConnected(str(code)))
         else:
             waiting.set_result(None)
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, trust, wire
-from hub import cases, downlink, turns
+from hub import cases, downlink, pictures, turns
 from hub.calls import Calls, live_calls_of_kiosk
 from hub.cases import ForeignConsult, KioskClock
 from hub.config import StoreSection
@@ -37,6 +37,8 @@ BATCH_MESSAGES = 64
 DISK_RETRY_S = 5.0
 
 _body_encoder = msgspec.msgpack.Encoder()
+
+Touched = dict[tuple[str, str, str], bool]  # kiosk, consult, digest: whether the kiosk asked what is here of it
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Intake:
 
     def put(self, arrival: Arrival) -> None:
         self._queue.put_nowait(arrival)
+
+    async def take(self, arrivals: list[Arrival]) -> None:
+        """All of it, beside what is queued; on the disk when it returns."""
+        for start in range(0, len(arrivals), BATCH_MESSAGES):
+            await self._take_until_kept(arrivals[start : start + BATCH_MESSAGES])
 
     @property
     def waiting(self) -> int:
@@ -131,21 +138,19 @@ class Intake:
     def _take_all(self, session: Session, batch: list[Arrival]) -> Outgoing:
         out, now_ms = Outgoing(), self._now_ms()
         self._refusals = []
-        touched: set[tuple[str, str, str]] = set()
+        touched: Touched = {}
         try:
             for arrival in batch:
                 self._take_one(session, out, arrival, now_ms, touched)
-            for kiosk, consult, digest in sorted(touched):
-                self._answer_have(session, out, kiosk, consult, digest, now_ms)
+            for (kiosk, consult, digest), asked in sorted(touched.items()):
+                self._answer_have(session, out, kiosk, consult, digest, asked, now_ms)
             self._sealing.seal(session, out, now_ms)
             self._files.sync()
         finally:
             self._files.drop_open()
         return out
 
-    def _take_one(
-        self, session: Session, out: Outgoing, arrival: Arrival, now_ms: int, touched: set[tuple[str, str, str]]
-    ) -> None:
+    def _take_one(self, session: Session, out: Outgoing, arrival: Arrival, now_ms: int, touched: Touched) -> None:
         try:
             kiosk, channel = wire.parse_up_topic(arrival.topic)
             if not arrival.payload and channel == "s":
@@ -184,7 +189,7 @@ class Intake:
         kiosk: str,
         message: wire.Message,
         now_ms: int,
-        touched: set[tuple[str, str, str]],
+        touched: Touched,
     ) -> None:
         body = message.body
         if isinstance(body, wire.Manifest) and body.size > self._store.max_file_bytes:
@@ -211,8 +216,12 @@ class Intake:
             out.cases.add(consult.id)
         elif isinstance(body, wire.CallRequested):
             self._calls.requested(session, out, consult, body, now_ms, now_ms)
+        elif isinstance(body, wire.Manifest):  # of two of one file, the kiosk goes by the one that it says again
+            file = session.get(CaseFile, (consult.id, body.digest.hex()))
+            if file is not None:
+                file.take_key(body.key)
         if isinstance(body, wire.Manifest):
-            touched.add((kiosk, consult.id, body.digest.hex()))
+            touched[kiosk, consult.id, body.digest.hex()] = True
         out.receipt(kiosk, message.id)
 
     def _apply(
@@ -250,6 +259,8 @@ class Intake:
                 cases.reopen(session, out, consult, now_ms)
             case wire.AdviceHeard() as body:
                 cases.advice_heard(session, out, consult, body.advice.hex(), clock.shown(body.heard_at_ms), now_ms)
+            case wire.FileGone() as body:
+                cases.original_gone(session, out, consult, body.digest.hex(), now_ms)
             case wire.TurnPart() as body:
                 turns.from_kiosk(session, out, consult, body, now_ms)
             case wire.TurnHeard() as body:
@@ -266,7 +277,7 @@ class Intake:
         kiosk: str,
         message: wire.Message,
         now_ms: int,
-        touched: set[tuple[str, str, str]],
+        touched: Touched,
     ) -> None:
         match message.body:
             case wire.Status() as body:
@@ -283,7 +294,7 @@ class Intake:
                 self._calls.media_changed(session, out, kiosk, body)
             case wire.Chunk() as body:
                 self._keep_chunk(session, kiosk, body)
-                touched.add((kiosk, message.consult.hex(), body.digest.hex()))
+                touched.setdefault((kiosk, message.consult.hex(), body.digest.hex()), False)
             case wire.Have() as body:
                 self._replies.has(session, out, kiosk, message.consult, body, now_ms)
             case wire.Receipt() as body:
@@ -337,19 +348,37 @@ class Intake:
             held.add(body.offset, body.offset + len(body.data))
         content.ranges = [list(span) for span in held]
 
-    def _answer_have(self, session: Session, out: Outgoing, kiosk: str, consult: str, digest: str, now_ms: int) -> None:
+    def _answer_have(
+        self, session: Session, out: Outgoing, kiosk: str, consult: str, digest: str, asked: bool, now_ms: int
+    ) -> None:
+        """A kiosk that does not ask is told what it cannot know: that the file is here, or that its bytes are wrong.
+        Each answer is signed, and takes its way back over a thin link."""
         content = session.get_one(Content, (kiosk, digest))
+        completed = False
         if not content.complete and ranges_of(content.ranges).covers(0, content.size):
             if self._files.complete(kiosk, digest):
-                content.complete = True
+                completed = content.complete = True
+                is_photo = select(CaseFile.role).where(CaseFile.digest == digest, CaseFile.role == "photo").limit(1)
+                if session.scalar(is_photo):
+                    content.damage = pictures.damage_of(self._files.read(kiosk, digest, 0, pictures.HEAD_BYTES))
+                    if content.damage:
+                        self._refuse("damaged_picture", kiosk, f"file {digest}: {content.damage}")
                 log.info("file complete kiosk=%s file=%s bytes=%d", kiosk, digest, content.size)
             else:
-                content.ranges = []
+                content.ranges, asked = [], True
                 self._refuse("wrong_digest", kiosk, f"file {digest} is not what was announced; asking for all of it")
         session.flush()
-        named = select(CaseFile.consult_id).where(CaseFile.digest == digest)
-        out.cases.update(session.scalars(named))
-        _send_have(out, kiosk, consult, content, now_ms)
+        named = session.execute(
+            select(CaseFile.consult_id, Consult.kiosk_id)
+            .join(Consult, Consult.id == CaseFile.consult_id)
+            .where(CaseFile.digest == digest)
+        ).tuples()
+        for consult_id, kiosk_id in named:
+            out.cases.add(consult_id)
+            if completed and kiosk_id == kiosk and consult_id != consult:
+                _send_have(out, kiosk, consult_id, content, now_ms)
+        if asked or content.complete:
+            _send_have(out, kiosk, consult, content, now_ms)
 
 
 def greet(session: Session, out: Outgoing, calls: Calls, kiosk: str, now_ms: int) -> None:
@@ -371,6 +400,8 @@ def greet(session: Session, out: Outgoing, calls: Calls, kiosk: str, now_ms: int
 
 def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, clock: KioskClock) -> None:
     digest = body.digest.hex()
+    if body.of and body.role != "photo":
+        raise wire.MalformedMessage("a rendition of what is no photo")
     content = session.get(Content, (consult.kiosk_id, digest))
     if content is None:
         session.add(Content(kiosk_id=consult.kiosk_id, digest=digest, size=body.size, mime=body.mime[:100]))
@@ -386,6 +417,9 @@ def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, cloc
             captured_at=clock.shown(body.captured_at_ms),
             captured_by=body.captured_by[:100],
             duration_ms=body.duration_ms,
+            of=body.of.hex(),
+            rendition=body.rendition,
+            original_bytes=body.original_bytes,
         )
         session.add(file)
     file.take_key(body.key)

@@ -3,16 +3,22 @@
 Pure. It holds addresses and sizes, never contents: the store is the queue, and whoever carries a `SendMessage` or
 `SendChunk` out reads it there. The rules:
 
-1. Within a consult messages go in the order of their seq; a consult goes with the most urgent that waits in it.
-2. Messages are small and pass files; chunks are few in flight, so that no message waits long behind them.
+1. Within a consult messages go in the order of their seq; a consult goes with the most urgent that waits in it, and
+   that of an emergency, files and all, before any other.
+2. Messages pass files. What is under way keeps within the `Window`, but for call signalling, which never waits.
 3. A broker's PUBACK paces, and frees nothing. The far end's `Receipt` frees a message, a complete `Have` a file.
-4. A file's `Manifest` goes first; chunks go for the gaps that `Have` tells. Without one, the manifest asks again.
-5. What is refused `REFUSALS` times is set aside; what stands behind it goes on.
-6. With a budget, as in a call, all but call signalling keeps within it, in chunks that hold nobody up for long.
+4. A file's `Manifest` goes first; chunks go for the gaps that `Have` tells, less what the broker has already taken.
+   Without a `Have`, the manifest asks again, and then nothing is taken for granted.
+5. What is refused `REFUSALS` times, or sent `UNANSWERED` times without a receipt while later ones have theirs, is set
+   aside; what stands behind it goes on. `add` takes it up again.
+6. Nothing expires, as all of it is somebody's record, but urgency does: that of a call which was over when the hub came
+   back in reach. A press of now does not stand behind those of yesterday.
+7. With a budget, as in a call, all but call signalling keeps within it, in chunks that hold nobody up for long.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -20,10 +26,15 @@ from typing import NamedTuple
 from edge_agent.core import wire
 from edge_agent.core.budget import Budget
 from edge_agent.core.ranges import ByteRanges, Range
+from edge_agent.core.window import Window
 
 REFUSALS = 5
+UNANSWERED = 12
 FIRST_RESEND_S = 10.0  # well above a round trip on the worst link that can still carry anything
 MAX_RESEND_S = 300.0
+JITTER = 0.25  # so that what failed together does not come back together
+MESSAGES_IN_FLIGHT = 16
+BESIDE_CALL_CHUNKS = 3
 
 # On the wire, with MQTT, TLS, TCP and IP around them and the acknowledgements on their way: as measured.
 MESSAGE_WIRE_BYTES = 600
@@ -31,6 +42,8 @@ CHUNK_AROUND_BYTES = 500
 CHUNK_SEGMENTS = 1.5  # TCP's headers on a thin link's short packets
 SHORTEST_CHUNK_BYTES = 1024  # each is answered with 700 bytes, which the far end's voice has to bear
 CHUNK_S = 2.0  # of the budget
+AROUND_MESSAGE_BYTES = 190  # signature, seal, topic, MQTT and TLS: what a window counts
+AROUND_CHUNK_BYTES = 100
 
 
 def chunk_wire_bytes(length: int) -> int:
@@ -38,20 +51,14 @@ def chunk_wire_bytes(length: int) -> int:
 
 
 class Priority(IntEnum):
-    CALL = 0  # call signalling and emergencies, and what is said in turns
-    ADVICE = 1  # what closes the loop with the doctor
-    NOTE = 2
-    VOICE = 3
-    PHOTO = 4
-    CLIP = 5
-
-
-class Limits(NamedTuple):
-    """What may be under way at once. A scheduler that knows the link sets these anew as it changes."""
-
-    chunk_bytes: int = wire.CHUNK_BYTES
-    chunks: int = 3
-    messages: int = 16
+    EMERGENCY = 0  # whatever belongs to its consult
+    CALL = 1  # call signalling, and what is said in turns
+    ADVICE = 2  # what closes the loop with the doctor
+    NOTE = 3
+    VOICE = 4
+    THUMBNAIL = 5
+    PHOTO = 6
+    CLIP = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,24 @@ def priority_of(body: wire.Body) -> Priority:
             return Priority.NOTE
 
 
+def is_emergency(body: wire.Body) -> bool:
+    match body:
+        case wire.CallRequested(emergency=True) | wire.CaseNote(urgency="emergency"):
+            return True
+        case _:
+            return False
+
+
 _ROLE_PRIORITY: dict[wire.FileRole, Priority] = {
     "voice": Priority.VOICE,
     "reply": Priority.VOICE,
     "photo": Priority.PHOTO,
     "clip": Priority.CLIP,
 }
+
+
+def file_priority(manifest: wire.Manifest) -> Priority:
+    return Priority.THUMBNAIL if manifest.rendition == "thumbnail" else _ROLE_PRIORITY[manifest.role]
 
 
 FileKey = tuple[bytes, bytes]  # consult and digest: the same picture may stand in two consults
@@ -105,11 +124,15 @@ class _Message:
     seq: int
     priority: Priority
     order: int
+    size_bytes: int
+    call: bytes = b""  # that it belongs to
     due: float | None = 0.0  # None: it is up to chunks and `Have`
     in_flight: bool = False  # given out and not acknowledged by the broker
     sends: int = 0
+    sent_after: int = 0  # receipts that had come when it went last
+    unanswered: int = 0
     refusals: int = 0
-    file: FileKey | None = None  # of a manifest
+    file: FileKey | None = None  # of the manifest that asks for it
 
 
 @dataclass(slots=True)
@@ -120,21 +143,26 @@ class _File:
     order: int
     to_send: ByteRanges = field(default_factory=ByteRanges)  # the gaps that were told, less what went out since
     in_flight: dict[int, int] = field(default_factory=dict)  # offset: length
+    taken: ByteRanges = field(default_factory=ByteRanges)  # by the broker; a `Have` may have been said before that
     refusals: int = 0
     asked: int = 0  # times that the manifest was to ask again since anything was heard
 
 
 class Outbox:
-    """See the module. Everything waits while the hub is out of reach."""
+    """See the module. Everything waits while the hub is out of reach. `random` gives 0 to 1."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 -- immutable
-        self.limits = limits
+    def __init__(self, window: Window | None = None, random: Callable[[], float] = lambda: 0.5) -> None:
+        self.window = window or Window()
         self.set_aside: list[bytes] = []  # ids of messages, for the owner to record and clear
         self.holds_files = False  # no more chunks for now
+        self._random = random
         self._messages: dict[bytes, _Message] = {}
         self._files: dict[FileKey, _File] = {}
+        self._emergencies: set[bytes] = set()  # consults
+        self._ended_calls: set[bytes] = set()
         self._reachable = False
         self._order = 0
+        self._receipts = 0
         self._budget: Budget | None = None
 
     # what waits
@@ -145,13 +173,33 @@ class Outbox:
             return
         self._order += 1
         body = message.body
-        entry = _Message(message.id, message.consult, message.seq, priority_of(body), self._order)
-        if isinstance(body, wire.Manifest):
-            key = (message.consult, body.digest)
-            if key not in self._files:
-                entry.file = key
-                self._files[key] = _File(body.size, _ROLE_PRIORITY[body.role], message.id, self._order)
+        entry = _Message(
+            message.id, message.consult, message.seq, priority_of(body), self._order,
+            len(wire.encode(message)) + AROUND_MESSAGE_BYTES, getattr(body, "call", b""),
+        )  # fmt: skip
         self._messages[message.id] = entry
+        if is_emergency(body):
+            self.emergency(message.consult)
+        if isinstance(body, wire.CallEnded):
+            self._ended_calls.add(body.call)
+        if isinstance(body, wire.Manifest):
+            self._add_file(entry, body)
+
+    def _add_file(self, entry: _Message, body: wire.Manifest) -> None:
+        """Of several manifests of one file the last asks for it, since its key is the one that the far end goes by."""
+        entry.file = key = (entry.consult, body.digest)
+        file = self._files.get(key)
+        if file is None:
+            self._files[key] = _File(body.size, file_priority(body), entry.id, entry.order)
+            return
+        self._messages[file.manifest].file = None
+        if self._messages[file.manifest].due is None:
+            self._messages[file.manifest].due = 0.0
+        file.manifest, file.to_send = entry.id, ByteRanges()
+
+    def emergency(self, consult: bytes) -> None:
+        """All that waits in it, now or later, goes first."""
+        self._emergencies.add(consult)
 
     def waits_in(self, consult: bytes) -> bool:
         """Whether anything of this consult is not at the hub yet."""
@@ -176,8 +224,10 @@ class Outbox:
         self._reachable = True
         for message in self._messages.values():
             message.due, message.sends = now, 0
+            if message.call in self._ended_calls:
+                message.priority = max(message.priority, Priority.NOTE)
         for file in self._files.values():
-            file.to_send, file.asked = ByteRanges(), 0
+            file.to_send, file.taken, file.asked = ByteRanges(), ByteRanges(), 0
 
     def lost(self) -> None:
         self._end_flights()
@@ -196,61 +246,63 @@ class Outbox:
         """The one item that goes out now, or None. It is in flight until `acknowledged`, `failed` or `refused`."""
         if not self._reachable:
             return None
-        message = self._next_message(now)
+        message, may_go = self._next_message(now)
         if message is not None:
-            message.in_flight = True
-            message.sends += 1
-            message.due = now + _backoff(message.sends)
-            if self._budget is not None:
-                self._budget.spend(MESSAGE_WIRE_BYTES, now)
-            return SendMessage(message.id)
-        if self._budget is None:
-            return self._next_chunk(self.limits.chunk_bytes)
-        if not self._budget.may_spend(now):
+            return self._give(message, now) if may_go else None  # no chunk slips in before it
+        if self._budget is not None:
+            return self._next_chunk_within(self._budget, now)
+        length = self.window.chunk_bytes
+        if not self.window.has_room(length + AROUND_CHUNK_BYTES) or self.window.pauses(now):
             return None
-        longest = int((self._budget.bytes_per_s * CHUNK_S - CHUNK_AROUND_BYTES) / CHUNK_SEGMENTS)
-        chunk = self._next_chunk(min(self.limits.chunk_bytes, max(SHORTEST_CHUNK_BYTES, longest)))
-        if chunk is not None:
-            self._budget.spend(chunk_wire_bytes(chunk.length), now)
+        chunk = self._next_chunk(length, now)
+        if chunk is None and self.messages_in_flight < MESSAGES_IN_FLIGHT:
+            self.window.ran_dry()
         return chunk
 
     def next_deadline(self, now: float) -> float | None:
         """When `next` may have something without anything else having happened."""
         if not self._reachable:
             return None
-        due = min((m.due for m in self._messages.values() if m.due is not None and not m.in_flight), default=None)
+        dues = [m.due for m in self._messages.values() if m.due is not None and not m.in_flight]
+        due = min(dues, default=None)
         if self._budget is None or self._budget.may_spend(now):
+            if due is not None and due <= now and (self.messages_in_flight or self.chunks_in_flight):
+                return min((later for later in dues if later > now), default=None)  # what is under way makes room
             return due
-        chunks_may_go = not self.holds_files and self.chunks_in_flight < self.limits.chunks
+        chunks_may_go = not self.holds_files and self.chunks_in_flight < BESIDE_CALL_CHUNKS
         if chunks_may_go and any(file.to_send for file in self._files.values()):
             due = now if due is None else min(due, now)
         return None if due is None else max(due, self._budget.ready_at(now))
 
     def acknowledged(self, item: Item, now: float) -> None:
         """The broker has it (PUBACK)."""
+        self.window.acknowledged(item, now)
         self._landed(item)
         if isinstance(item, SendChunk) and (file := self._files.get((item.consult, item.digest))):
             file.refusals = 0
+            file.taken.add(item.offset, item.offset + item.length)
             self._ask_when_all_went(file, now)
 
     def failed(self, item: Item, now: float) -> None:
         """It did not get through for a reason of the link's: it goes again, nothing is counted against it."""
+        self.window.gone(item)
         self._landed(item)
         if isinstance(item, SendMessage):
             if message := self._messages.get(item.id):
-                message.due = now + FIRST_RESEND_S
+                message.due = now + self._backoff(1)
         elif file := self._files.get((item.consult, item.digest)):
             file.to_send = ByteRanges()
             self._ask_when_all_went(file, now)
 
     def refused(self, item: Item, now: float) -> None:
         """The broker will not take it, or the store cannot give it."""
+        self.window.gone(item)
         self._landed(item)
         if isinstance(item, SendMessage):
             message = self._messages.get(item.id)
             if message is not None:
                 message.refusals += 1
-                message.due = now + _backoff(message.refusals)
+                message.due = now + self._backoff(message.refusals)
                 if message.refusals >= REFUSALS:
                     self._put_aside(message)
         elif file := self._files.get((item.consult, item.digest)):
@@ -269,6 +321,7 @@ class Outbox:
         freed = tuple(id for id in known if self._messages[id].file is None)
         for id in freed:
             del self._messages[id]
+        self._receipts += bool(known)
         return Freed(freed)
 
     def have(self, consult: bytes, digest: bytes, ranges: tuple[Range, ...], complete: bool, now: float) -> Freed:
@@ -279,47 +332,94 @@ class Outbox:
         if complete:
             del self._files[key], self._messages[file.manifest]
             return Freed((file.manifest,), (key,))
-        held = ByteRanges(ranges)
+        held = ByteRanges((*ranges, *file.taken))
         for offset, length in file.in_flight.items():
             held.add(offset, offset + length)
         file.to_send = ByteRanges(held.missing(file.size))
         file.asked = 0
-        self._messages[file.manifest].due = None
+        manifest = self._messages[file.manifest]
+        manifest.due, manifest.unanswered = None, 0
         self._ask_when_all_went(file, now)
         return Freed()
 
     # within
 
-    def _next_message(self, now: float) -> _Message | None:
-        if self.messages_in_flight >= self.limits.messages:
-            return None
+    def _give(self, message: _Message, now: float) -> SendMessage:
+        message.in_flight = True
+        message.sends += 1
+        message.due = now + self._backoff(message.sends)
+        message.sent_after = self._receipts
+        if message.file is not None:
+            self._files[message.file].taken = ByteRanges()  # it asks what the hub really has
+        if self._budget is not None:
+            self._budget.spend(MESSAGE_WIRE_BYTES, now)
+        item = SendMessage(message.id)
+        self.window.sent(item, message.size_bytes, now)
+        return item
+
+    def _next_message(self, now: float) -> tuple[_Message | None, bool]:
+        """And whether it may go now."""
+        if self.messages_in_flight >= MESSAGES_IN_FLIGHT:
+            return None, False
         heads: dict[bytes, _Message] = {}
         urgency: dict[bytes, Priority] = {}
-        for message in self._messages.values():
-            if message.due is None or message.due > now or message.in_flight:
+        for message in list(self._messages.values()):
+            if message.due is None or message.due > now or message.in_flight or not self._is_worth_sending(message):
                 continue
             head = heads.get(message.consult)
             if head is None or message.seq < head.seq:
                 heads[message.consult] = message
-            urgency[message.consult] = min(urgency.get(message.consult, message.priority), message.priority)
-        if self._budget is not None and not self._budget.may_spend(now):
-            heads = {consult: head for consult, head in heads.items() if urgency[consult] is Priority.CALL}
-        return min(heads.values(), key=lambda m: (urgency[m.consult], m.order), default=None)
+            priority = Priority.EMERGENCY if message.consult in self._emergencies else message.priority
+            urgency[message.consult] = min(urgency.get(message.consult, priority), priority)
+        chosen = min(heads.values(), key=lambda m: (urgency[m.consult], m.order), default=None)
+        if chosen is None or urgency[chosen.consult] <= Priority.CALL or self._has_room_for(chosen, now):
+            return chosen, True
+        return chosen, False
 
-    def _next_chunk(self, longest_bytes: int) -> SendChunk | None:
-        if self.holds_files or self.chunks_in_flight >= self.limits.chunks:
+    def _has_room_for(self, message: _Message, now: float) -> bool:
+        if self._budget is not None and not self._budget.may_spend(now):
+            return False
+        return self.window.has_room(message.size_bytes)
+
+    def _is_worth_sending(self, message: _Message) -> bool:
+        """Sent often, and others have their receipts since: the far end does not take it."""
+        if message.sends and self._receipts > message.sent_after:
+            message.unanswered += 1
+            message.sent_after = self._receipts
+            if message.unanswered >= UNANSWERED:
+                self._put_aside(message)
+                return False
+        return True
+
+    def _next_chunk_within(self, budget: Budget, now: float) -> SendChunk | None:
+        if not budget.may_spend(now) or self.chunks_in_flight >= BESIDE_CALL_CHUNKS:
             return None
-        waiting = [(file.priority, file.order, key) for key, file in self._files.items() if file.to_send]
+        longest = int((budget.bytes_per_s * CHUNK_S - CHUNK_AROUND_BYTES) / CHUNK_SEGMENTS)
+        chunk = self._next_chunk(min(self.window.chunk_bytes, max(SHORTEST_CHUNK_BYTES, longest)), now)
+        if chunk is not None:
+            budget.spend(chunk_wire_bytes(chunk.length), now)
+        return chunk
+
+    def _next_chunk(self, longest_bytes: int, now: float) -> SendChunk | None:
+        if self.holds_files:
+            return None
+        first: dict[bytes, tuple[bool, Priority, int, FileKey]] = {}  # of one file in two consults the first goes
+        for key, file in self._files.items():
+            rank = (key[0] not in self._emergencies, file.priority, file.order, key)
+            first[key[1]] = min(rank, first.get(key[1], rank))
+        waiting = [rank for rank in first.values() if self._files[rank[3]].to_send]
         if not waiting:
             return None
-        key = min(waiting)[2]
+        key = min(waiting)[3]
         file = self._files[key]
         gaps = file.to_send.as_tuple()
         start, end = gaps[0]
         length = min(end - start, longest_bytes)
         file.to_send = ByteRanges(((start + length, end), *gaps[1:]) if start + length < end else gaps[1:])
         file.in_flight[start] = length
-        return SendChunk(key[0], key[1], start, length)
+        chunk = SendChunk(key[0], key[1], start, length)
+        self.window.sent(chunk, length + AROUND_CHUNK_BYTES, now)
+        return chunk
 
     def _landed(self, item: Item) -> None:
         if isinstance(item, SendMessage):
@@ -329,6 +429,7 @@ class Outbox:
             file.in_flight.pop(item.offset, None)
 
     def _end_flights(self) -> None:
+        self.window.restart()
         for message in self._messages.values():
             message.in_flight = False
         for file in self._files.values():
@@ -338,7 +439,7 @@ class Outbox:
         """Everything that was asked for is out: `Have` should say so. If it does not, the manifest asks."""
         if not file.to_send and not file.in_flight:
             file.asked += 1
-            self._messages[file.manifest].due = now + _backoff(file.asked)
+            self._messages[file.manifest].due = now + self._backoff(file.asked)
 
     def _put_aside(self, message: _Message) -> None:
         self.set_aside.append(message.id)
@@ -346,6 +447,5 @@ class Outbox:
         if message.file is not None:
             del self._files[message.file]
 
-
-def _backoff(attempts: int) -> float:
-    return min(FIRST_RESEND_S * 2.0 ** (attempts - 1), MAX_RESEND_S)
+    def _backoff(self, attempts: int) -> float:
+        return min(FIRST_RESEND_S * 2.0 ** (attempts - 1), MAX_RESEND_S) * (1 + JITTER * (2 * self._random() - 1))

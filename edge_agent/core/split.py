@@ -5,7 +5,6 @@ Pure. Rates in bit/s, 0 where nobody knows.
 
 from __future__ import annotations
 
-from edge_agent.core import wire
 from edge_agent.core.pacer import longest_packet_bytes
 
 MESSAGES_SHARE = 0.10
@@ -17,7 +16,6 @@ SHORTEST_SEGMENT_BYTES = 88  # Linux takes no less
 LONGEST_TCP_S = 0.06  # of the link: one packet delays the next two or three of the voice, and ears wait for the latest
 IP_TCP_BYTES = 40
 TCP_OPTIONS_BYTES = 12  # its timestamps, within the segment
-CHUNK_S, LEAST_CHUNK_BYTES = 0.5, 512
 LEAST_BURST = 1.2  # of what they may use: the budget must be able to leave
 LEAST_MESSAGES_BPS = 1_000.0
 UNKNOWN_LINK_BPS = 64_000.0  # for messages a link that nobody knows is taken for a thin one: they can wait
@@ -26,14 +24,6 @@ UNKNOWN_LINK_BPS = 64_000.0  # for messages a link that nobody knows is taken fo
 def messages_bps(link_bps: float) -> float:
     """For MQTT while there is a call, headers included."""
     return max(LEAST_MESSAGES_BPS, MESSAGES_SHARE * (link_bps or UNKNOWN_LINK_BPS))
-
-
-def chunk_bytes(link_bps: float) -> int:
-    """Of a file, in one message. A few of them wait in TCP when a call begins: what is urgent stands behind them, and
-    the voice beside them."""
-    return (
-        wire.CHUNK_BYTES if not link_bps else max(LEAST_CHUNK_BYTES, min(wire.CHUNK_BYTES, int(link_bps * CHUNK_S / 8)))
-    )
 
 
 def call_bps(link_bps: float) -> float:

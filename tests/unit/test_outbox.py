@@ -13,16 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edge_agent.core import wire
 from edge_agent.core.outbox import (
     FIRST_RESEND_S,
+    JITTER,
     MESSAGE_WIRE_BYTES,
+    MESSAGES_IN_FLIGHT,
     REFUSALS,
+    UNANSWERED,
     Freed,
-    Limits,
     Outbox,
     SendChunk,
     SendMessage,
     chunk_wire_bytes,
 )
 from edge_agent.core.ranges import ByteRanges
+from edge_agent.core.window import FIRST_CHUNK_BYTES, Window
 
 A, B = b"a" * 16, b"b" * 16
 DIGEST = b"f" * 32
@@ -46,8 +49,28 @@ def manifest(
     return message(wire.Manifest(digest, role, "audio/ogg", size, 0, "patient"), consult, seq)
 
 
-def reached(*messages: wire.Message, limits: Limits = Limits()) -> Outbox:  # noqa: B008 -- immutable
-    outbox = Outbox(limits)
+def rendition(name: str, digest: bytes, seq: int, size: int = 1000) -> wire.Message:
+    body = wire.Manifest(digest, "photo", "image/webp", size, 0, "patient", of=DIGEST, rendition=name)
+    return message(body, A, seq)
+
+
+class Fixed(Window):
+    """A link that is known: chunks of a size, so many at a time, and messages beside them."""
+
+    def __init__(self, chunk_bytes: int, chunks: int) -> None:
+        super().__init__()
+        self._chunk_bytes, self._chunks = chunk_bytes, chunks
+
+    @property
+    def chunk_bytes(self) -> int:
+        return self._chunk_bytes
+
+    def has_room(self, size_bytes: int) -> bool:
+        return sum(isinstance(item, SendChunk) for item in self._under_way) < self._chunks
+
+
+def reached(*messages: wire.Message, window: Window | None = None) -> Outbox:
+    outbox = Outbox(window or Fixed(FIRST_CHUNK_BYTES, 3))
     outbox.reached(0)
     for each in messages:
         outbox.add(each)
@@ -130,16 +153,173 @@ def test_a_link_that_comes_back_sends_all_at_once():
 
 
 def test_messages_in_flight_are_bounded():
-    outbox = reached(*(note(seq=seq) for seq in range(1, 6)), limits=Limits(messages=2))
+    outbox = reached(*(note(seq=seq) for seq in range(1, MESSAGES_IN_FLIGHT + 5)))
     first = drain(outbox)
-    assert len(first) == 2
+    assert len(first) == MESSAGES_IN_FLIGHT
     outbox.acknowledged(first[0], 0)
     assert len(drain(outbox)) == 1
 
 
+def test_messages_keep_within_the_window_but_call_signalling_does_not_wait():
+    outbox = reached(*(note(A, seq) for seq in range(1, 30)), window=Window(18_000))
+    first = drain(outbox)
+    assert len(first) < 8
+    called = request(B)
+    outbox.add(called)
+    assert drain(outbox) == ids(called)
+    for item in first:
+        outbox.acknowledged(item, 1.0)
+    assert drain(outbox, 1.0)
+
+
+def test_no_chunk_slips_in_before_a_message_that_waits_for_room():
+    told = manifest(100_000)
+    outbox = reached(told, window=Window(18_000))
+    (asked,) = drain(outbox)
+    outbox.acknowledged(asked, 1.0)
+    outbox.have(A, DIGEST, (), False, 1.0)
+    under_way = drain(outbox, 1.0)
+    outbox.add(note(B))
+    seen: list[SendMessage | SendChunk] = []
+    for tick in range(1, 20):
+        outbox.acknowledged(under_way.pop(0), 1.0 + tick / 4)
+        went = drain(outbox, 1.0 + tick / 4)
+        seen += went
+        under_way += went
+        if any(isinstance(item, SendMessage) for item in seen):
+            break
+    assert isinstance(seen[0], SendMessage), seen
+
+
+def test_an_emergency_goes_first_with_all_that_belongs_to_it():
+    other, photo = manifest(4000, b"v" * 32, consult=B, role="voice"), manifest(4000, b"p" * 32, seq=2, role="photo")
+    outbox = reached(other, window=Fixed(1000, 1))
+    drain(outbox)
+    outbox.have(B, b"v" * 32, (), False, 0)
+    (chunk,) = drain(outbox)
+    assert chunk.consult == B
+    helped = message(wire.CallRequested(b"c" * 8, 0, emergency=True), A, 1)
+    called = request(b"c" * 16)
+    for each in (called, helped, photo):
+        outbox.add(each)
+    assert drain(outbox) == ids(helped, photo, called)
+    outbox.have(A, b"p" * 32, (), False, 1)
+    outbox.acknowledged(chunk, 1)
+    assert [item.consult for item in drain(outbox, 1)] == [A]
+
+
+def test_a_press_of_now_does_not_stand_behind_calls_that_are_over():
+    old = [
+        wire.Message(body, bytes([n]) * 16, seq=seq)
+        for n in range(5)
+        for seq, body in enumerate(
+            (wire.CallRequested(bytes([n]) * 8, 0), wire.CallEnded(bytes([n]) * 8, "unanswered", 0, 0)), 1
+        )
+    ]
+    outbox = Outbox(Fixed(100, 3))
+    for each in old:
+        outbox.add(each)
+    pressed = request(B)
+    outbox.add(pressed)
+    outbox.reached(0)
+    assert drain(outbox)[0] == SendMessage(pressed.id)
+    ended = message(wire.CallEnded(b"c" * 8, "cancelled", 0, 1), B, 2)
+    outbox.add(ended)
+    assert drain(outbox, 1) == ids(ended)
+
+
+def test_what_the_far_end_never_answers_is_set_aside_while_others_have_their_receipts():
+    ignored = note(A)
+    outbox, now, others = reached(ignored), 0.0, 0
+    while not outbox.set_aside and now < 24 * 3600:
+        other = note(B, others + 1)
+        outbox.add(other)
+        for item in drain(outbox, now):
+            outbox.acknowledged(item, now)
+        outbox.receipt((other.id,))
+        others += 1
+        now += 60
+    assert outbox.set_aside == [ignored.id]
+    assert len(outbox) == 0
+    assert now > 1800
+    outbox.set_aside.clear()
+    outbox.add(ignored)  # as a technician wants it
+    assert drain(outbox, now) == ids(ignored)
+
+
+def test_while_nothing_has_a_receipt_nothing_is_set_aside():
+    outbox, now = reached(note(A), note(B)), 0.0
+    for _ in range(5 * UNANSWERED):
+        for item in drain(outbox, now):
+            outbox.acknowledged(item, now)
+        now += 300
+    assert outbox.set_aside == []
+
+
+def test_what_failed_together_does_not_come_back_together():
+    outbox = Outbox(Fixed(100, 3), itertools.cycle((0.0, 1.0, 0.5)).__next__)
+    outbox.reached(0)
+    for each in (note(A), note(B), note(b"c" * 16)):
+        outbox.add(each)
+    for item in drain(outbox):
+        outbox.acknowledged(item, 0)
+    early, late = FIRST_RESEND_S * (1 - JITTER), FIRST_RESEND_S * (1 + JITTER)
+    assert drain(outbox, early - 0.01) == []
+    assert [len(drain(outbox, at)) for at in (early, FIRST_RESEND_S, late)] == [1, 1, 1]
+
+
+def test_of_two_manifests_of_one_file_the_last_asks_and_the_first_is_a_message():
+    first, second = manifest(10, seq=1), manifest(10, seq=2)
+    outbox = reached(first, second)
+    assert drain(outbox) == ids(first, second)
+    assert outbox.receipt((first.id, second.id)) == Freed((first.id,))
+    outbox.have(A, DIGEST, (), False, 1)
+    assert drain(outbox, 1) == [SendChunk(A, DIGEST, 0, 10)]
+    assert outbox.have(A, DIGEST, (), True, 2) == Freed((second.id,), ((A, DIGEST),))
+    assert len(outbox) == 0
+
+
+def test_one_file_in_two_consults_goes_once():
+    first, second = manifest(3000, consult=A), manifest(3000, consult=B)
+    outbox = reached(first, second)
+    drain(outbox)
+    outbox.have(A, DIGEST, (), False, 1)
+    outbox.have(B, DIGEST, (), False, 1)
+    went = drain(outbox, 1)
+    assert {item.consult for item in went} == {A}
+    assert sum(item.length for item in went) == 3000
+    outbox.have(A, DIGEST, (), True, 2)
+    outbox.have(B, DIGEST, (), True, 2)
+    assert len(outbox) == 0
+
+
+def test_a_have_that_was_said_before_the_last_chunks_came_costs_none_of_them():
+    told = manifest(5000)
+    outbox = reached(told, window=Fixed(1000, 2))
+    drain(outbox)
+    outbox.have(A, DIGEST, (), False, 1)
+    for chunk in drain(outbox, 1):
+        outbox.acknowledged(chunk, 2)
+    outbox.have(A, DIGEST, ((0, 1000),), False, 2)  # the second lies with the broker
+    assert [chunk.offset for chunk in drain(outbox, 2)] == [2000, 3000]
+
+
+def test_what_the_broker_took_and_lost_goes_again_once_the_manifest_has_asked():
+    told = manifest(2000)
+    outbox = reached(told, window=Fixed(1000, 2))
+    drain(outbox)
+    outbox.acknowledged(SendMessage(told.id), 0)
+    outbox.have(A, DIGEST, (), False, 1)
+    for chunk in drain(outbox, 1):
+        outbox.acknowledged(chunk, 2)
+    assert drain(outbox, 2 + FIRST_RESEND_S) == ids(told)
+    outbox.have(A, DIGEST, ((0, 1000),), False, 13)
+    assert drain(outbox, 13) == [SendChunk(A, DIGEST, 1000, 1000)]
+
+
 def test_a_file_goes_by_the_gaps_that_the_far_end_tells():
     told = manifest(100)
-    outbox = reached(told, limits=Limits(chunk_bytes=30, chunks=2))
+    outbox = reached(told, window=Fixed(30, 2))
     assert drain(outbox) == ids(told)
     outbox.acknowledged(SendMessage(told.id), 0)
     assert outbox.receipt((told.id,)) == Freed()  # it asks for its `Have` until the file is there
@@ -171,7 +351,7 @@ def test_a_manifest_asks_again_when_nobody_says_have():
 
 def test_chunks_in_flight_are_not_sent_twice_when_have_comes_meanwhile():
     told = manifest(60)
-    outbox = reached(told, limits=Limits(chunk_bytes=20, chunks=2))
+    outbox = reached(told, window=Fixed(20, 2))
     drain(outbox)
     outbox.have(A, DIGEST, (), False, 1)
     assert len(drain(outbox, 1)) == 2
@@ -182,7 +362,7 @@ def test_chunks_in_flight_are_not_sent_twice_when_have_comes_meanwhile():
 
 def test_small_messages_pass_files_and_voice_passes_photos():
     photo, voice = manifest(100, b"p" * 32, seq=1, role="photo"), manifest(100, b"v" * 32, seq=2, role="voice")
-    outbox = reached(photo, voice, limits=Limits(chunk_bytes=50, chunks=1))
+    outbox = reached(photo, voice, window=Fixed(50, 1))
     drain(outbox)
     outbox.have(A, b"p" * 32, (), False, 1)
     outbox.have(A, b"v" * 32, (), False, 1)
@@ -191,6 +371,25 @@ def test_small_messages_pass_files_and_voice_passes_photos():
     late = request(B)
     outbox.add(late)
     assert drain(outbox, 2) == ids(late)
+
+
+def test_files_go_in_rising_quality_after_the_voice():
+    names = {"thumbnail": b"1" * 32, "preview": b"2" * 32, "": b"3" * 32, "voice": b"4" * 32}
+    outbox = reached(
+        rendition("preview", names["preview"], 1), manifest(1000, names[""], seq=2, role="photo"),
+        rendition("thumbnail", names["thumbnail"], 3), manifest(1000, names["voice"], seq=4),
+        window=Fixed(1000, 1),
+    )  # fmt: skip
+    drain(outbox)
+    for digest in names.values():
+        outbox.have(A, digest, (), False, 1)
+    sent = []
+    while chunk := outbox.next(1):
+        assert isinstance(chunk, SendChunk)
+        sent.append(chunk.digest)
+        outbox.acknowledged(chunk, 1)
+        outbox.have(A, chunk.digest, (), True, 1)
+    assert sent == [names[name] for name in ("voice", "thumbnail", "preview", "")]
 
 
 def test_the_same_picture_in_two_consults_is_told_and_freed_for_each():
@@ -252,7 +451,7 @@ class Delivering(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.store: dict[bytes, wire.Message] = {}  # the kiosk's disk
-        self.outbox = Outbox(Limits(chunk_bytes=7, chunks=2, messages=3))
+        self.outbox = Outbox(Fixed(7, 2))
         self.to_hub: list[SendMessage | SendChunk] = []
         self.to_kiosk: list[tuple[bytes, wire.Body]] = []
         self.hub_messages: set[bytes] = set()
@@ -356,14 +555,14 @@ class Delivering(RuleBasedStateMachine):
         self.up = False
         self.to_hub.clear()
         self.to_kiosk.clear()
-        self.outbox = Outbox(self.outbox.limits)
+        self.outbox = Outbox(Fixed(7, 2))
         for saved in self.store.values():
             self.outbox.add(saved)
 
     @invariant()
     def bounds_are_kept(self) -> None:
         assert self.outbox.chunks_in_flight <= 2
-        assert self.outbox.messages_in_flight <= 3
+        assert self.outbox.messages_in_flight <= MESSAGES_IN_FLIGHT
         assert len(self.outbox) == len(self.store)
 
     @invariant()
@@ -397,7 +596,7 @@ TestDelivering.settings = settings(max_examples=150, stateful_step_count=50, dea
 
 
 def test_a_budget_is_kept_and_used_by_a_file():
-    outbox = reached(manifest(2_000_000))
+    outbox = reached(manifest(2_000_000), window=Fixed(16_000, 3))
     for item in drain(outbox):
         outbox.acknowledged(item, 0)
     outbox.have(A, DIGEST, (), False, 0)
@@ -415,7 +614,7 @@ def test_a_budget_is_kept_and_used_by_a_file():
     outbox.set_budget(None, now)
     first, *_ = drain(outbox, now)
     assert isinstance(first, SendChunk)
-    assert first.length == Limits().chunk_bytes
+    assert first.length > longest
 
 
 def test_call_signalling_does_not_wait_for_the_budget():

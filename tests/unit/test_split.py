@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.core.split import call_bps, chunk_bytes, messages_bps, pacing_bps, segment_bytes
+from edge_agent.core.split import call_bps, messages_bps, pacing_bps, segment_bytes
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,3 @@ def test_shares_and_segments(link: int, messages: int, segment: int | None) -> N
 
 def test_a_call_has_the_rest() -> None:
     assert call_bps(64_000) == 57_600
-
-
-@pytest.mark.parametrize(
-    ("link", "chunk"), [(8_000, 512), (18_000, 1_125), (64_000, 4_000), (1_000_000, 16_384), (0, 16_384)]
-)
-def test_a_chunk_is_half_a_second_of_the_link(link: int, chunk: int) -> None:
-    assert chunk_bytes(link) == chunk

@@ -269,12 +269,18 @@ class TestKiosk:
     async def until(
         self, kind: type[B], wanted: Callable[[B], bool] = lambda body: True, since: int = 0, timeout_s: float = 10
     ) -> B:
+        message = await self.until_message(kind, lambda message: wanted(message.body), since, timeout_s)
+        return message.body  # type: ignore[return-value]
+
+    async def until_message(
+        self, kind: type[B], wanted: Callable[[Any], bool], since: int = 0, timeout_s: float = 10
+    ) -> wire.Message:
         try:
             async with asyncio.timeout(timeout_s), self._changed:
                 while True:
                     for message in self.got[since:]:
-                        if isinstance(message.body, kind) and wanted(message.body):
-                            return message.body
+                        if isinstance(message.body, kind) and wanted(message):
+                            return message
                     since = len(self.got)
                     await self._changed.wait()
         except TimeoutError:

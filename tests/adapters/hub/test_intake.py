@@ -6,6 +6,7 @@ import hashlib
 import random
 import resource
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -99,9 +100,11 @@ async def test_the_hub_is_killed_between_chunks(hub: Hub):
         await kiosk.online()
         consult = wire.new_consult_id()
         digest, manifest, chunks = file_messages(consult, data)
-        await kiosk.receipt(await kiosk.say(manifest, consult, 1))
+        told = await kiosk.say(manifest, consult, 1)
+        await kiosk.receipt(told)
         for chunk in chunks[:3]:
             await kiosk.say(chunk, consult)
+            await kiosk.say(manifest, consult, 1, told.id)  # it asks
             await kiosk.until(wire.Have, lambda have, end=chunk.offset + 1: any(b >= end for _, b in have.ranges))
             hub.kill()
             at = len(kiosk.got)
@@ -114,6 +117,43 @@ async def test_the_hub_is_killed_between_chunks(hub: Hub):
     path = hub.settings.data_dir / "files" / "hill-1" / digest.hex()
     assert path.read_bytes() == data
     assert not path.with_name(f"{digest.hex()}.part").exists()
+
+
+async def test_a_file_in_two_consults_comes_once_and_is_told_to_both(hub: Hub):
+    data = random.Random(8).randbytes(3 * wire.CHUNK_BYTES)
+    async with hub.kiosk("hill-1") as kiosk:
+        await kiosk.online()
+        first, second = wire.new_consult_id(), wire.new_consult_id()
+        digest, manifest, chunks = file_messages(first, data)
+        await kiosk.say(manifest, first, 1)
+        of_the_first = kiosk.file_keys.pop(digest)
+        await kiosk.say(msgspec.structs.replace(manifest, key=wire.new_file_key()), second, 1)
+        kiosk.file_keys[digest] = of_the_first
+        at = len(kiosk.got)
+        for chunk in chunks:
+            await kiosk.say(chunk, first)
+        for consult in (first, second):
+            await kiosk.until_message(wire.Have, lambda m, of=consult: m.consult == of and m.body.complete, at)
+        assert sum(isinstance(m.body, wire.Have) and m.body.complete for m in kiosk.got) == 2
+
+
+async def test_the_manifest_that_is_said_again_has_the_key(hub: Hub):
+    """The same picture taken into one consult twice has two manifests, each with a key of its own."""
+    data = random.Random(9).randbytes(2 * wire.CHUNK_BYTES)
+    async with hub.kiosk("hill-1") as kiosk:
+        await kiosk.online()
+        consult = wire.new_consult_id()
+        digest, manifest, chunks = file_messages(consult, data)
+        first = await kiosk.say(manifest, consult, 1)
+        key = kiosk.file_keys.pop(digest)
+        await kiosk.receipt(await kiosk.say(msgspec.structs.replace(manifest, key=wire.new_file_key()), consult, 2))
+        kiosk.file_keys[digest] = key
+        at = len(kiosk.got)
+        await kiosk.say(manifest, consult, 1, first.id)
+        await kiosk.until(wire.Have, lambda have: not have.complete, at)
+        for chunk in chunks:
+            await kiosk.say(chunk, consult)
+        await kiosk.until(wire.Have, lambda have: have.complete, at)
 
 
 async def test_wrong_bytes_are_asked_for_again(hub: Hub):
