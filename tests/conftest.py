@@ -39,6 +39,7 @@ REAL_TIME = (
     "tests/adapters/test_sound_cards.py",
     "tests/adapters/test_turn",
     "tests/adapters/test_voice_in_chromium.py",
+    "tests/bench/test_behind_nat.py",
     "tests/bench/test_call.py",
 )
 

@@ -9,7 +9,7 @@ from edge_agent.core.pacer import longest_packet_bytes
 
 MESSAGES_SHARE = 0.10
 BURST_SHARE = 0.15  # on the thinnest links a call alone takes 80 %: faster, and packets queue up before the voice
-THIN_BELOW_BPS = 128_000
+THIN_BELOW_BPS = 512_000  # one that is good by half now may be a hundredth of it later in the same call
 LARGEST_SEGMENT_BYTES = 536  # what every path carries (RFC 9293, 3.7.1)
 USUAL_SEGMENT_BYTES = 1460
 SHORTEST_SEGMENT_BYTES = 88  # Linux takes no less

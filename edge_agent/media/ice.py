@@ -116,6 +116,7 @@ class Connection(aioice.ice.Connection):
         self._hopes_until = 0.0
         self._breath: Breath | None = None  # once connected
         self.answered: Callable[[float, float], None] = lambda rtt_s, now: None  # of each question of consent
+        self._news = asyncio.Event()  # something was heard
 
     # --- gathering
 
@@ -267,6 +268,12 @@ class Connection(aioice.ice.Connection):
         if not (is_media and self._holds_breath()):
             await super().send(data)
 
+    async def until_fit_for_pictures(self) -> None:
+        """Returns while the far end is heard, or once it is again: no picture is coded to wait in an outage."""
+        while self._breath is not None and self._breath.pictures_held(asyncio.get_running_loop().time()):
+            self._news.clear()
+            await self._news.wait()
+
     def _holds_breath(self) -> bool:
         return self._breath is not None and self._breath.held(asyncio.get_running_loop().time())
 
@@ -286,6 +293,7 @@ class Connection(aioice.ice.Connection):
     def _heard(self) -> None:
         if self._breath is not None:
             self._breath.heard(asyncio.get_running_loop().time())
+            self._news.set()
 
     # --- consent
 

@@ -402,6 +402,8 @@ class Leg:
     # --- pictures
 
     async def _room_for_pictures(self) -> None:
+        if self._ice is not None:
+            await self._ice.until_fit_for_pictures()
         await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:

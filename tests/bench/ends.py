@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from playwright.async_api import Page, Playwright, Route
 
 from edge_agent import ipc
 from edge_agent.core import sdp
+from edge_agent.core.wire import IceServer
 from hardware.numbered import read_number
 from tests.adapters.media_bench import MediaBench, cpu_s, pss_mb
 from tests.bench.devices import EAR, LENS, MOUTH, read_sightings
@@ -308,9 +309,27 @@ class BrowserEnd:
         finally:
             await browser.close()
 
-    async def answer_as_console(self, offer: str) -> str:
-        answer: str = await self._page.evaluate("offer => bench.answerAsConsole(offer)", offer)
+    async def answer_as_console(self, offer: str, servers: Sequence[IceServer] = ()) -> str:
+        given = [
+            {"urls": list(each.urls), "username": each.username, "credential": each.credential} for each in servers
+        ]
+        answer: str = await self._page.evaluate(
+            "([offer, servers]) => bench.answerAsConsole(offer, servers)", [offer, given]
+        )
         return answer
+
+    async def add_candidates(self, offer: str) -> None:
+        """The same offer again, with more of them."""
+        await self._page.evaluate("offer => bench.addCandidates(offer)", offer)
+
+    async def answer_by_now(self) -> str:
+        """The console's answer with the candidates that have come."""
+        answer: str = await self._page.evaluate("bench.answerByNow()")
+        return answer
+
+    async def chosen_pair(self) -> tuple[str, ...]:
+        """The types of this end's candidate and of the far one; empty before there is a connection."""
+        return tuple(await self._page.evaluate("bench.chosenPair()"))
 
     async def answer(self, offer: str) -> str:
         arguments = [self._munged(offer), self._red]

@@ -116,15 +116,30 @@ async function gathered() {
 }
 
 /** As the doctor's console does it, with the console's own code. */
-async function answerAsConsole(offer) {
+async function answerAsConsole(offer, iceServers) {
   const { Leg } = await import("/js/leg.js");
   const nothing = () => undefined;
-  leg = new Leg(1, offer, [], nothing, nothing);
+  leg = new Leg(1, offer, iceServers, nothing, nothing);
   follow(leg.pc, leg.stream);
   const [audio] = own.getAudioTracks();
   const [video] = own.getVideoTracks();
   await leg.answer({ audio, video }, { audio: true, video: true });
   return leg.sdp;
+}
+
+/** The kiosk's offer again, with more candidates; and our answer, with those that have come by now. */
+const addCandidates = (offer) => leg.addCandidates(offer);
+const answerByNow = () => leg.sdp;
+
+/** How the connection goes: the types of the two candidates, and our way to a relay. */
+async function chosenPair() {
+  const reports = await pc.getStats();
+  for (const report of reports.values()) {
+    if (report.type !== "transport" || !report.selectedCandidatePairId) continue;
+    const pair = reports.get(report.selectedCandidatePairId);
+    return [pair.localCandidateId, pair.remoteCandidateId].map((id) => reports.get(id).candidateType);
+  }
+  return [];
 }
 
 function redFirst() {
@@ -228,6 +243,6 @@ function takeStill(index) {
 }
 
 window.bench = {
-  notes, open, answerAsConsole, makeOffer, makeAnswer, takeAnswer, limitSending, counts, takeSound, takeStill,
+  notes, open, answerAsConsole, addCandidates, answerByNow, chosenPair, makeOffer, makeAnswer, takeAnswer, limitSending, counts, takeSound, takeStill,
   now: () => performance.now(),
 };

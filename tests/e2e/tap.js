@@ -18,9 +18,10 @@
     }
   };
 
-  // What the page plays by itself, such as what is said in turns.
+  // What the page plays by itself, such as what is said in turns; not its ringing, which goes round and round.
   const start = AudioBufferSourceNode.prototype.start;
   AudioBufferSourceNode.prototype.start = function (...given) {
+    if (this.loop) return start.apply(this, given);
     const plane = this.buffer.getChannelData(0);
     const samples = Int16Array.from(plane, (value) => Math.max(-32768, Math.min(32767, Math.round(value * 32767))));
     proof.sounds.push({ rate: this.buffer.sampleRate, chunks: [samples], at: [unixMs()], samples: samples.length, heardAt: unixMs() });

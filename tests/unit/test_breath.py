@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.core.breath import FIRST_S, LEAST_SILENCE_S, Breath
+from edge_agent.core.breath import FIRST_S, LEAST_SILENCE_OF_PICTURES_S, LEAST_SILENCE_S, Breath
 
 TICK_S = 0.02
 
@@ -13,6 +13,7 @@ class Call:
     def __init__(self) -> None:
         self.breath = Breath(0.0)
         self._ticks = self._heard_at = 0
+        self.pictures = 0  # ticks in which one could go
 
     def goes_on(self, seconds: float, gap_s: float | None) -> int:
         """How many of its packets went out."""
@@ -23,6 +24,7 @@ class Call:
                 self._heard_at = self._ticks
                 self.breath.heard(self._ticks * TICK_S)
             sent += not self.breath.held(self._ticks * TICK_S)
+            self.pictures += not self.breath.pictures_held(self._ticks * TICK_S)
         return sent
 
 
@@ -39,6 +41,19 @@ def test_nothing_goes_into_an_outage_and_all_at_its_end() -> None:
     assert call.goes_on(6, None) <= 5
     assert call.goes_on(1, 0.06) >= 48  # from the first that is heard
     assert call.goes_on(30, 0.06) == 1500
+
+
+def test_pictures_are_held_sooner_and_in_no_pause_of_the_voice() -> None:
+    call = Call()
+    for gap_s in (0.02, 0.06, 0.12, 0.4):
+        call.goes_on(60, gap_s)
+    assert call.pictures == 12_000
+    call.goes_on(60, 0.06)
+    before = call.pictures
+    call.goes_on(6, None)
+    assert call.pictures - before <= LEAST_SILENCE_OF_PICTURES_S / TICK_S + 5
+    call.goes_on(1, 0.06)
+    assert call.pictures - before >= LEAST_SILENCE_OF_PICTURES_S / TICK_S + 45
 
 
 def test_one_outage_is_no_habit() -> None:

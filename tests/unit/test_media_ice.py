@@ -226,6 +226,22 @@ async def test_no_sound_goes_into_a_silent_link_and_all_again_when_something_is_
         assert await arrived(20) == 20
 
 
+async def test_no_picture_is_coded_for_a_silent_link(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breath, "FIRST_S", 0.0)
+    monkeypatch.setattr(breath, "LEAST_SILENCE_OF_PICTURES_S", 0.15)
+    path.dead = True  # to checks; the far end itself may speak
+    async with connected(path) as (near, far):
+        await far.send(b"\x80sound")
+        await near.recv()
+        await asyncio.wait_for(near.until_fit_for_pictures(), 0.1)
+        await asyncio.sleep(0.2)
+        waits = asyncio.create_task(near.until_fit_for_pictures())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(waits), 0.3)
+        await far.send(b"\x80sound")
+        await asyncio.wait_for(waits, 1.0)
+
+
 async def test_a_silent_link_is_asked_often_whether_it_is_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("FIRST_S", 0.0), ("LEAST_SILENCE_S", 0.15)):
         monkeypatch.setattr(breath, name, seconds)

@@ -14,7 +14,8 @@ from edge_agent.core.split import messages_bps, pacing_bps, segment_bytes
         (18_000, 1_800, 95),
         (64_000, 6_400, 440),
         (100_000, 10_000, 536),
-        (128_000, 12_800, None),
+        (256_000, 25_600, 536),
+        (512_000, 51_200, None),
         (0, 6_400, 536),
     ],
 )
@@ -22,4 +23,4 @@ def test_shares_and_segments(link: int, messages: int, segment: int | None) -> N
     assert messages_bps(link) == messages
     assert segment_bytes(link) == segment
     headers = 52 / ((segment or 1460) + 40)
-    assert messages < pacing_bps(link) / (1 - headers) < 64_000
+    assert messages < pacing_bps(link) / (1 - headers) < 80_000

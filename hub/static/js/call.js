@@ -21,9 +21,11 @@ const ASK_AGAIN_MS = 8000;
 const OLD_LEG_MS = 1000; // the kiosk may see the new leg a moment later than we do
 const DEVICES_MS = 1500; // with permission given the answer carries real addresses; a question may stand for long
 const TICK_MS = 500;
-const LISTEN_MS = 200; // closer, while nothing comes
+const LISTEN_MS = 100; // while nothing comes
+const CALM_MS = 200; // else
 const LINES_KEPT = 90; // some three minutes of a good line
 const BREATH_MS = 1600; // the kiosk's pauses in speech have a packet each 400 ms, and some are lost
+const PICTURES_BREATH_MS = 600; // pictures are most of what would wait in an outage, and come from the kiosk more often
 
 export class CallMedia {
   /**
@@ -282,12 +284,14 @@ export class CallMedia {
 
   async #listen() {
     const leg = this.active;
-    if (!leg || !leg.connected) return;
-    if (!leg.breathHeld && performance.now() - leg.lastHeardAt < TICK_MS + LISTEN_MS) return;
-    await leg.measure(performance.now()).catch(() => undefined); // closed meanwhile
-    const dead = performance.now() - leg.lastHeardAt > BREATH_MS;
+    const now = performance.now();
+    if (!leg?.connected || (!leg.breathHeld && now - leg.measuredAt < CALM_MS)) return;
+    await leg.measure(now).catch(() => undefined); // closed meanwhile
+    const silent = performance.now() - leg.lastHeardAt;
     // Where checks of the path went on after sound and picture had ended, the line is there: nothing else is to be said.
-    leg.holdBreath(dead && leg.lastHeardAt - leg.lastPacketAt < TICK_MS * 2);
+    const dead = silent > BREATH_MS && leg.lastHeardAt - leg.lastPacketAt < TICK_MS * 2;
+    const hadPictures = leg.lastHeardAt - leg.lastPictureAt < PICTURES_BREATH_MS;
+    leg.holdBreath(dead, dead || (silent > PICTURES_BREATH_MS && hadPictures));
   }
 
   /** Is the line there? While held the kiosk may send nothing, so only the connection itself counts. */

@@ -41,6 +41,8 @@ export class Leg {
     this.failedAt = 0;
     this.connected = false;
     this.breathHeld = false;
+    this.picturesHeld = false;
+    this.measuredAt = -Infinity;
     this.rests = false;
     this.packets = 0;
     this.lastPacketAt = performance.now();
@@ -132,6 +134,7 @@ export class Leg {
       packets += report.packetsReceived ?? 0;
       pictures += report.framesDecoded ?? 0;
     }
+    this.measuredAt = now;
     if (packets > this.packets) this.lastPacketAt = now;
     if (pictures > this.pictures) this.lastPictureAt = now;
     if (packets > this.packets || checks > this.checks) this.lastHeardAt = now;
@@ -139,10 +142,11 @@ export class Leg {
   }
 
   /** Into a line from which nothing comes nothing goes: in an outage a modem keeps what it is given, and gives that out
-   * before anything new. @param {boolean} held */
-  holdBreath(held) {
-    if (this.breathHeld === held) return;
+   * before anything new. @param {boolean} held @param {boolean} pictures */
+  holdBreath(held, pictures) {
+    if (this.breathHeld === held && this.picturesHeld === pictures) return;
     this.breathHeld = held;
+    this.picturesHeld = pictures;
     void this.#apply();
   }
 
@@ -198,13 +202,12 @@ export class Leg {
   }
 
   async #setParameters() {
-    const silent = this.breathHeld || this.rests;
     for (const { sender, receiver } of this.pc.getTransceivers()) {
       const parameters = sender.getParameters();
       if (!parameters.encodings?.length) continue;
       const isVideo = receiver.track.kind === "video";
       for (const encoding of parameters.encodings) {
-        encoding.active = !silent && (!isVideo || this.video !== null);
+        encoding.active = !this.rests && (isVideo ? !this.picturesHeld && this.video !== null : !this.breathHeld);
         if (!isVideo || !this.video) continue;
         encoding.maxBitrate = this.video.bps;
         encoding.maxFramerate = this.video.rate;
