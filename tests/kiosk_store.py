@@ -13,8 +13,8 @@ from sqlcipher3 import dbapi2 as sqlcipher
 
 from edge_agent.core import wire
 from edge_agent.storage import sealed_files
-from edge_agent.storage.database import _MIGRATIONS
-from edge_agent.storage.store_key import find_key
+from edge_agent.storage.database import _MIGRATIONS, connect
+from edge_agent.storage.store_key import read_key
 
 PLAIN_MIGRATIONS = 2  # of a release before encryption
 
@@ -24,8 +24,7 @@ def read_rows(state_dir: Path, query: str, values: Sequence[object] = ()) -> lis
     path = state_dir / "store" / "kiosk.db"
     if not path.exists():
         raise FileNotFoundError(path)
-    with contextlib.closing(sqlcipher.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
-        database.execute(f"PRAGMA key = \"x'{find_key(state_dir).database}'\"")
+    with contextlib.closing(connect(path, read_key(state_dir).database, read_only=True)) as database:
         database.row_factory = sqlcipher.Row
         return database.execute(query, values).fetchall()  # type: ignore[no-any-return]
 

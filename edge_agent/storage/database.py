@@ -123,9 +123,30 @@ def open_database(folder: Path, media: Path, key: StoreKey) -> Opened:
     return Opened(db, damaged)
 
 
-def connect(path: Path, key: str) -> Connection:
+def look_for_damage(path: Path, key: StoreKey, seconds: float) -> str | None:
+    """Changes nothing, and an agent may have it open. What is wrong, "" where it is whole, None where that cannot be
+    told now: there is none, it is busy, or too large for so many seconds."""
+    if not path.exists():
+        return None
+    until = time.monotonic() + seconds
+    try:
+        with contextlib.closing(connect(path, _readable_with(path, key, read_only=True), read_only=True)) as db:
+            db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+            said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except DatabaseError as error:
+        if _code(error) in (
+            sqlcipher.SQLITE_BUSY, sqlcipher.SQLITE_LOCKED, sqlcipher.SQLITE_INTERRUPT,
+            sqlcipher.SQLITE_READONLY,  # the agent died, and its next start tidies up
+        ):  # fmt: skip
+            return None
+        return f"it is damaged ({error})" if is_damage(error) else f"it cannot be read ({error})"
+    return "" if said == "ok" else f"it is damaged ({said.splitlines()[-1]})"
+
+
+def connect(path: Path, key: str, read_only: bool = False) -> Connection:
     """`key` is empty for a database that is not encrypted."""
-    db = sqlcipher.connect(path, isolation_level=None, check_same_thread=False)
+    place = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    db = sqlcipher.connect(place, uri=True, isolation_level=None, check_same_thread=False)
     try:
         if key:
             db.execute("PRAGMA cipher_log_level = NONE")
@@ -181,16 +202,20 @@ def _migrate(db: Connection, path: Path) -> None:
         db.executescript(f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
 
 
-def _readable_with(path: Path, key: StoreKey) -> str:
+def _readable_with(path: Path, key: StoreKey, read_only: bool = False) -> str:
     """The database's key; the one that it should have where none fits."""
     with path.open("rb") as file:
         if file.read(len(PLAIN_HEADER)) == PLAIN_HEADER:
             return ""
     for candidate in (key.database, key.earlier):
         if candidate:
-            with contextlib.suppress(DatabaseError), contextlib.closing(connect(path, candidate)) as db:
-                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            try:
+                with contextlib.closing(connect(path, candidate, read_only)) as db:
+                    db.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 return candidate
+            except DatabaseError as error:
+                if not is_damage(error):
+                    raise
     return key.database
 
 
@@ -223,7 +248,7 @@ def _replace(folder: Path, media: Path, key: StoreKey, found: str, rescue: bool 
     with _new_copy(folder, key) as target:
         lost = _copy_rows(folder / NAME, found, target)
         if found == "":
-            _seal_plain_files(folder, media, key, target)
+            _seal_plain_files(folder, media, key, target, lost)
         lost = lost or rescue
         names = {row[0] for row in target.execute("SELECT name FROM content")}
     if lost:
@@ -327,13 +352,19 @@ def _rows(
     return found, whole
 
 
-def _seal_plain_files(folder: Path, media: Path, key: StoreKey, target: Connection) -> None:
-    """What the plain store kept beside its database. What the hub has already is not taken along."""
+def _seal_plain_files(folder: Path, media: Path, key: StoreKey, target: Connection, lost: bool) -> None:
+    """What the plain store kept beside its database. What the hub has already is not taken along, and goes first: the
+    rest lies on the card twice for a while."""
     target.execute("BEGIN")
     target.execute("DELETE FROM file WHERE delivered")
     plain = folder / "files"
     media.mkdir(exist_ok=True, mode=0o700)
     wanted = target.execute("SELECT digest FROM file UNION SELECT digest FROM reply WHERE complete").fetchall()
+    names = {digest.hex() for (digest,) in wanted}
+    if not lost:
+        for path in plain.glob("*"):
+            if path.name not in names:
+                path.unlink()
     for (digest,) in wanted:
         path = plain / digest.hex()
         if not path.exists():

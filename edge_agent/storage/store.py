@@ -101,6 +101,8 @@ class Store:
         except StoreError:
             raise
         except (OSError, database.DatabaseError) as error:
+            if database.is_full(error):
+                raise StoreFull(f"{folder}: the disk is full; remove what is not needed") from error
             raise StoreBroken(f"{folder}: the store cannot be opened: {error}") from error
         log.info(
             "store open key=%s",

@@ -48,9 +48,16 @@ class StoreKey:
 
 def find_key(state_dir: Path) -> StoreKey:
     """Makes one where there is none. Raises OSError."""
+    if _credential() is None:
+        _make_key_file(state_dir / KEY_FILE)
+    return read_key(state_dir)
+
+
+def read_key(state_dir: Path) -> StoreKey:
+    """Raises FileNotFoundError where there is none, OSError."""
     given = _credential()
     if given is None:
-        secret = _key_file(state_dir / KEY_FILE)
+        secret = (state_dir / KEY_FILE).read_bytes().strip()
         return StoreKey(_derive(secret, b"database", 48).hex(), _derive(secret, b"names", 32), protected=False)
     try:
         earlier = _derive((state_dir / KEY_FILE).read_bytes().strip(), b"database", 48).hex()
@@ -78,19 +85,14 @@ def _credential() -> bytes | None:
     return secret
 
 
-def _key_file(path: Path) -> bytes:
-    try:
-        secret = path.read_bytes().strip()
-    except FileNotFoundError:
-        secret = b""
-    else:
-        if len(secret) >= LEAST_BYTES:
-            return secret
+def _make_key_file(path: Path) -> None:
+    if path.exists():
+        if len(path.read_bytes().strip()) >= LEAST_BYTES:
+            return
         aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         path.rename(aside)
         log.error("store key damaged set_aside=%s: a new one is made", aside)
     write_private(path, secrets.token_hex(32) + "\n")
-    return path.read_bytes().strip()
 
 
 def _derive(secret: bytes, purpose: bytes, length: int) -> bytes:

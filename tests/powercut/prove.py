@@ -166,7 +166,8 @@ def live(card: Path, recorder: Path, log: Path, seed: int, cases: int, without: 
         sys.executable, "-m", "tests.powercut.writer", card / "state", card / "said", str(seed), str(cases),
     ]  # fmt: skip
     recorded = {**os.environ, **environment(recorder, card, log, without)}
-    subprocess.run(command, check=True, cwd=ROOT, env=recorded)
+    ended = subprocess.run(command, cwd=ROOT, env=recorded, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def _planted(operations: list[Operation], where: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import random
@@ -90,6 +91,39 @@ def test_a_damaged_store_of_before_encryption_is_rescued_and_set_aside(tmp_path)
         digest_of(PHOTO).hex(),
         digest_of(b"sent " + PHOTO).hex(),
     }
+
+
+def test_what_the_hub_has_goes_before_the_rest_is_encrypted(tmp_path, monkeypatch):
+    """Or a card that is nearly full could not be."""
+    folder = tmp_path / "store"
+    make_plain_store(folder, NAME, NOTE, PHOTO)
+
+    def sealing(*_: object) -> None:
+        assert [path.name for path in (folder / "files").iterdir()] == [digest_of(PHOTO).hex()]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed_files, "write_sealed", sealing)
+        with pytest.raises(StoreFull):
+            Store(folder)
+    assert Store(folder).read_file(digest_of(PHOTO)) == PHOTO
+
+
+def test_damage_is_found_from_outside_while_the_store_is_open(tmp_path):
+    path = tmp_path / "store" / "kiosk.db"
+    store = Store(tmp_path / "store")
+    key = store_key.read_key(tmp_path)
+    assert database.look_for_damage(tmp_path / "none", key, 1.0) is None
+    assert database.look_for_damage(path, key, 1.0) == ""
+    store.commit([ValueKept(f"key {number}", bytes(4000)) for number in range(50)])
+    assert database.look_for_damage(path, key, 1.0) == ""
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[20 * 4096 : 20 * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    assert "damaged" in (database.look_for_damage(path, key, 1.0) or "")
+    path.write_bytes(b"\xff" * 8192)
+    assert "damaged" in (database.look_for_damage(path, key, 1.0) or "")
 
 
 # --- its key
