@@ -1,6 +1,6 @@
 """The telephone code: what a self-test has found in ten digits that anybody can read out.
 
-Nine digits of data and one to check them by, said as `482 913 7705`. The data is a number with mixed bases, the first
+Nine digits of data and one to check them by, said as `102 744 0632`. The data is a number with mixed bases, the first
 the most significant: the version of this table (1 to 14), the number of the worst cause (0 to 63, 0 for none), then for
 each group from 10 down to 1 its verdict (0 to 3). Of the product, 939,524,096, the ninth digit is not quite used up.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 from edge_agent.core import findings as f
 from edge_agent.core.findings import CAUSES, GROUP_NAMES, Group, Verdict
 from edge_agent.core.phonecode import DIGITS, Heard, MisheardCode, decode, encode, of_findings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 heards = st.builds(
     Heard,
@@ -110,3 +115,8 @@ def test_failures_come_before_warnings_and_roots_before_what_they_bring_about() 
     assert heard.verdicts[Group.POWER] is Verdict.WARN
     assert heard.verdicts[Group.HUB] is Verdict.FAIL
     assert heard.verdicts[Group.CAMERA] is Verdict.UNTESTED
+
+
+def test_the_technicians_page_is_of_this_table() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/write-fault-tree"))
+    assert (ROOT / "docs/fault-tree.md").read_text() == script["text"](), "run scripts/write-fault-tree"
