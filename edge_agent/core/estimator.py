@@ -37,6 +37,7 @@ MOST_GROWTH = 1.0  # a second
 NEAR_FROM, NEAR_TO = 0.85, 1.2  # of what the link was last found to do
 CAREFUL, FAST = 1.0, 2.0
 EASE = 0.5  # a second at most, while less than the target stands
+THIN_BPS = 100e3
 MOST_CAREFUL = 0.06  # a second: calls of short and of long round trips alike
 CARRIED_S = 3.0
 LEAST_RISES = 0.02  # a report, of the way to what is seen
@@ -53,6 +54,7 @@ TRAIN_PATIENCE_S = 3.0
 
 FOREIGN_AFTER_S, FOREIGN_AFTER_ANSWERS = 1.5, 3  # a queue that stays although less is sent is not ours
 FOREIGN_REMEMBERED_S = 20.0  # so long the next that stands is taken for theirs at once
+FOREIGN_CHECK_S = 15.0  # so long until it is looked anew whose it is
 FOREIGN_LOSS_FACTOR = 0.85
 FOREIGN_SEGMENT_BITS = 8 * 1200.0  # each round trip, as TCP
 
@@ -80,6 +82,7 @@ class Estimator:
         self._stands_since: float | None = None  # a queue, whatever is done
         self._unanswered_bps = 0.0  # the rate then
         self._is_foreign = False
+        self._foreign_since = now
         self._foreign_until = now  # it is taken for that again sooner
         self._hold_until = now
         self._clear_since = now
@@ -286,6 +289,7 @@ class Estimator:
             self._stands_since, self._unanswered_bps = now, self.rate_bps
         if stands and self._is_somebody_elses(now):
             self._is_foreign = True
+            self._foreign_since = now
             self._rate_bps = max(self.rate_bps, FOREIGN_LOSS_FACTOR * self._unanswered_bps)
         elif now >= self._hold_until or handed_bps < FAR_BELOW * sent_bps:
             factor = min(MOST_FACTOR, max(LEAST_FACTOR, 1 - queue_s / DRAIN_S))
@@ -317,7 +321,8 @@ class Estimator:
     def _grow(self, passed_s: float, now: float) -> None:
         rate_bps = self.rate_bps
         # As much as may stand in the queue until it is seen: near what the link was last found to do, and away from it.
-        careful = min(MOST_CAREFUL, CAREFUL * self.target_s / self._answer_s**2)
+        most_careful = MOST_CAREFUL * max(1.0, math.sqrt(THIN_BPS / rate_bps))  # those with less catch up
+        careful = min(most_careful, CAREFUL * self.target_s / self._answer_s**2)
         fast = min(MOST_GROWTH, FAST * self.target_s / self._answer_s**2)
         if self._starting or rate_bps < RAMP_SHARE * self._ramp_to_bps:
             sooner_s = self._answer_s - self._every_s
@@ -341,6 +346,8 @@ class Estimator:
     def _share_with_others(self, lost: int, passed_s: float, now: float) -> None:
         """A queue that stays whatever we do is somebody else's: losses tell when to give way, as they tell TCP."""
         self._foreign_until = now + FOREIGN_REMEMBERED_S
+        if now - self._foreign_since > FOREIGN_CHECK_S:  # two calls that take each other for that would fill the queue
+            self._is_foreign, self._foreign_until, self._stands_since = False, now, None
         if now < self._hold_until:
             return
         if lost > self.inherent_loss * 20:
