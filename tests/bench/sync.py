@@ -5,22 +5,23 @@ of its own behind the link, the hub on this machine."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
-import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tomli_w
 
@@ -178,19 +179,6 @@ class Bench:
         return (after["bytes"] - before["bytes"] - size_bytes) / after["chunk_bytes"]
 
 
-class Spent(NamedTuple):
-    seconds: float
-    link_bytes: int  # that arrived, both ways
-
-
-async def spent(lab: LinkLab, work: Callable[[], Awaitable[None]]) -> Spent:
-    before = lab.up_counts.delivered_bytes + lab.down_counts.delivered_bytes
-    began = time.monotonic()
-    await work()
-    seconds = time.monotonic() - began
-    return Spent(seconds, lab.up_counts.delivered_bytes + lab.down_counts.delivered_bytes - before)
-
-
 @asynccontextmanager
 async def open_bench(folder: Path, link: Link, told_kbps: tuple[int, int] = (0, 0)) -> AsyncIterator[Bench]:
     """The agent has connected when the link becomes what it is to be."""
@@ -244,9 +232,121 @@ def plain_tcp_bps(link: Link, seconds: float) -> float:
 
 async def until(holds: Callable[[], bool], timeout_s: float) -> None:
     async with asyncio.timeout(timeout_s):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 -- of another process's database
             await asyncio.sleep(POLL_S)
 
 
-def median(values: list[float]) -> float:
-    return statistics.median(values)
+# --- what a user would pick instead: the same files and note over the same link, without TLS
+
+
+@asynccontextmanager
+async def open_rival(folder: Path, link: Link) -> AsyncIterator[tuple[LinkLab, Path, int]]:
+    """The lab, a folder at the far end, and a port there."""
+    with LinkLab(up=link.up, down=link.down, far_is_here=True) as lab:
+        far = folder / "far"
+        far.mkdir()
+        yield lab, far, free_port(FAR_ADDRESS)
+
+
+PUBLISHER = """
+import sys, paho.mqtt.client as paho
+host, port, chunk, note_at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="kiosk", protocol=paho.MQTTv311, clean_session=False)
+client.connect(host, port, keepalive=30)
+client.loop_start()
+for path in sys.argv[5:]:
+    data = open(path, "rb").read()
+    for at in range(0, len(data), chunk or len(data)):
+        client.publish("file", data[at : at + (chunk or len(data))], qos=1)
+if note_at:
+    import time
+    time.sleep(note_at)
+    print("note", flush=True)
+    client.publish("note", b"n" * 400, qos=1)
+sys.stdin.read()
+"""
+
+
+async def by_mqtt(folder: Path, link: Link, files: list[int], chunk: int, note_at_s: float = 0.0) -> float:
+    """paho and mosquitto as they come, in pieces of `chunk` bytes or (0) each file whole. Until all is with a
+    subscriber, or with `note_at_s` how long the note took that was said then."""
+    import aiomqtt
+
+    async with open_rival(folder, link) as (lab, far, port):
+        config = far / "mosquitto.conf"
+        config.write_text(f"listener {port} {FAR_ADDRESS}\nallow_anonymous true\nmax_packet_size 268435455\n")
+        broker = lab.far.popen(["mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL)
+        publisher: subprocess.Popen[str] | None = None
+        try:
+            await until(lambda: _answers(port), 10)
+            async with aiomqtt.Client(FAR_ADDRESS, port) as hub:
+                await hub.subscribe([("file", 1), ("note", 1)])
+                paths = _files(folder, files)
+                began, came = time.monotonic(), 0
+                publisher = lab.near.popen(
+                    [sys.executable, "-c", PUBLISHER, FAR_ADDRESS, str(port), str(chunk), str(note_at_s), *paths],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                if note_at_s:
+                    assert publisher.stdout is not None
+                    await asyncio.to_thread(publisher.stdout.readline)
+                    began = time.monotonic()
+                async for message in hub.messages:
+                    came += len(message.payload) if str(message.topic) == "file" else 0
+                    if str(message.topic) == "note" or (not note_at_s and came >= sum(files)):
+                        return time.monotonic() - began
+        finally:
+            for process in (publisher, broker):
+                if process is not None:
+                    process.kill()
+                    process.wait()
+    raise AssertionError("not reached")
+
+
+async def by_rsync(folder: Path, link: Link, files: list[int], note_at_s: float = 0.0) -> float:
+    """rsync to a daemon, resumed until it succeeds; the note by another beside it."""
+    async with open_rival(folder, link) as (lab, far, port):
+        config = far / "rsyncd.conf"
+        config.write_text(
+            f"port = {port}\naddress = {FAR_ADDRESS}\nuse chroot = no\n[case]\npath = {far}\nread only = no\n"
+            f"uid = {os.getuid()}\ngid = {os.getgid()}\n"
+        )
+        daemon = lab.far.popen(["rsync", "--daemon", "--no-detach", f"--config={config}"])
+        target = f"rsync://{FAR_ADDRESS}:{port}/case/"
+        resumed = 'until rsync --append-verify --timeout=15 --contimeout=15 "$@" 2>/dev/null; do sleep 1; done'
+        note: subprocess.Popen[bytes] | None = None
+        try:
+            await until(lambda: _answers(port), 10)
+            paths = _files(folder, files)
+            began = time.monotonic()
+            sender = lab.near.popen(["sh", "-c", resumed, "sh", *paths, target], start_new_session=True)
+            if note_at_s:
+                await asyncio.sleep(note_at_s)
+                (folder / "note").write_bytes(b"n" * 400)
+                began = time.monotonic()
+                note = lab.near.popen(["rsync", str(folder / "note"), target])
+                await asyncio.to_thread(note.wait)
+            else:
+                await asyncio.to_thread(sender.wait)
+            took = time.monotonic() - began
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(sender.pid, signal.SIGKILL)
+            sender.wait()
+            return took
+        finally:
+            daemon.kill()
+            daemon.wait()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((FAR_ADDRESS, port), 1):
+        return True
+    return False
+
+
+def _files(folder: Path, sizes: list[int]) -> list[str]:
+    paths = []
+    for number, size in enumerate(sizes):
+        (folder / f"file-{number}").write_bytes(os.urandom(size))
+        paths.append(str(folder / f"file-{number}"))
+    return paths
