@@ -28,7 +28,7 @@ import tomli_w
 from tests.adapters.hub.rig import Broker, Hub
 from tests.e2e.program import free_port
 from tests.linklab.lab import FAR_ADDRESS, LinkLab
-from tests.linklab.path import Outage
+from tests.linklab.path import Loss
 from tests.linklab.spec import Link, parse_link
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,8 +170,7 @@ class Bench:
         consult = await self.hand_in([("photo", size_bytes)], note=None)
         for share, outage_s in zip(at, outages_s, strict=True):
             await until(lambda share=share: self.held_bytes(consult) >= share * size_bytes, 600)
-            dead = replace(link.up, outages=(Outage(0.0, 1e9),))
-            self.lab.change(dead, replace(dead, rate=link.down.rate, seed=link.down.seed))
+            self.lab.change(*dead(link))
             await asyncio.sleep(outage_s)
             self.lab.change(*link)
         await until(lambda: self.files_complete(consult) == 1, 900)
@@ -228,6 +227,11 @@ def plain_tcp_bps(link: Link, seconds: float) -> float:
             finally:
                 sender.kill()
                 sender.wait()
+
+
+def dead(link: Link) -> Link:
+    """Nothing arrives any more."""
+    return Link(*(replace(way, loss=Loss(1 - 1e-9)) for way in link))
 
 
 async def until(holds: Callable[[], bool], timeout_s: float) -> None:
