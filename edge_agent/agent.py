@@ -22,9 +22,11 @@ from edge_agent.config import KioskSettings
 from edge_agent.core import call as core
 from edge_agent.core import call_events as events
 from edge_agent.core import wire
+from edge_agent.core.courier import Sealed
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
 from edge_agent.core.split import messages_bps, pacing_bps
+from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
@@ -177,6 +179,12 @@ class Agent:
             self._spawn(self.hub.link.run(), "link")
         if self.hub.renewal is not None:
             self._spawn(self.hub.renewal.run(), "renewal")
+        if self.hub.sealing is not None:
+            desk = CourierDesk(
+                self.hub.sealing.kiosk, self.settings.state_dir / "run", self.store, self.delivery,
+                self._for_courier, self._from_courier,
+            )  # fmt: skip
+            self._spawn(desk.run(), "courier")
 
     async def failed(self) -> None:
         """Raises what ended one of the agent's tasks; none of them should ever end."""
@@ -444,7 +452,15 @@ class Agent:
 
     def _freed(self, freed: Freed) -> None:
         delivered = [FileDelivered(consult, digest) for consult, digest in freed.files]
-        self.commit([MessagesFreed(freed.messages), *delivered], _nothing)
+        whole = [
+            self.records.progress(consult.id, "received", self.wall_ms())
+            for consult in self.records.consults.values()
+            if consult.saved_at_ms
+            and not consult.received_at_ms
+            and not self.drafts.is_open(consult.id)  # until what is to be sent of it is on the disk
+            and not self.delivery.waits_in(consult.id)
+        ]
+        self.commit([MessagesFreed(freed.messages), *delivered, *whole], _nothing)
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
             self.play([Prompt("sent")])
@@ -555,6 +571,9 @@ class Agent:
 
     def records_changed(self) -> None:
         self.changed()
+
+    def file_waits(self, consult: bytes, digest: bytes) -> bool:
+        return self.delivery.file_waits(consult, digest)
 
     def advice_came(self, advice: bytes) -> None:
         if self.machine.status.state in QUIET and self.advice.shown is None and self.sounds.silent:
@@ -735,9 +754,13 @@ class Agent:
                 self.delivery.receipt(body)
             case wire.Have():
                 self.delivery.have(consult, body)
+            case wire.CourierReceipt(ids, files):
+                self.delivery.receipt(wire.Receipt(ids))
+                for of_consult, digest in files:
+                    self.delivery.have(of_consult, wire.Have(digest, (), True))
             case wire.TurnPart() | wire.TurnHeard():
                 self.turns.take(message)
-            case wire.Advice() | wire.Progress() | wire.Manifest() | wire.Chunk():
+            case wire.Advice() | wire.Progress() | wire.Manifest() | wire.FileWanted() | wire.Chunk():
                 self.downlink.take(message, self.wall_ms())
             case _:
                 log.warning("message not for a kiosk kind=%d", body.KIND)
@@ -755,6 +778,15 @@ class Agent:
                 self.tell_call(events.HubEnded(call, state.outcome or "unanswered"))
             case "calling_kiosk" if call not in self._ended_calls and consult:
                 self.tell_call(events.DoctorRang(call, consult, state.doctor, state.ice_servers))
+
+    def _for_courier(self, message: wire.Message, file_key: bytes) -> Sealed:
+        assert self.hub.sealing is not None  # noqa: S101 -- the desk is open only then
+        return Sealed(*self.hub.sealing.seal(self.clock.for_sending(message), file_key))
+
+    async def _from_courier(self, said: Sealed) -> None:
+        self.hub.link_message(said.topic, said.payload)
+        await self.downlink.settled()
+        await self._journal.flush(FLUSH_S)
 
     def publish(self, consult: bytes, body: wire.Body) -> None:
         self.hub.publish(consult, body)

@@ -56,6 +56,13 @@ class Delivery:
     def waits_in(self, consult: bytes) -> bool:
         return any(message.consult == consult for message in self._messages.values())
 
+    def waiting(self) -> list[wire.Message]:
+        """All that has no receipt."""
+        return list(self._messages.values())
+
+    def file_waits(self, consult: bytes, digest: bytes) -> bool:
+        return (consult, digest) in self._file_keys
+
     def says_in(self, consult: bytes) -> bool:
         """Whether something that was said in turns is on its way."""
         return any(m.consult == consult and isinstance(m.body, wire.TurnPart) for m in self._messages.values())

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from edge_agent.core import trust, wire
 from edge_agent.core.ranges import ByteRanges
-from edge_agent.records import Records
-from edge_agent.store import AdviceCame, Change, ProgressCame, ReplyFile, StoreError, StoreThread
+from edge_agent.records import Records, manifest_of
+from edge_agent.store import AdviceCame, Change, FileAsked, ProgressCame, ReplyFile, StoreError, StoreThread
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ class DownlinkOwner(Protocol):
     def publish(self, consult: bytes, body: wire.Body) -> None:
         """A message that nobody keeps."""
 
+    def file_waits(self, consult: bytes, digest: bytes) -> bool:
+        """Whether it is on its way to the hub."""
+
     def advice_came(self, advice: bytes) -> None: ...
 
     def records_changed(self) -> None: ...
@@ -40,9 +43,10 @@ class Downlink:
         self._store, self._records, self._owner = store, records, owner
         self._chunks: asyncio.Queue[tuple[bytes, wire.Chunk]] = asyncio.Queue(MAX_WAITING)
         self._unsynced = 0
+        self._looking: set[asyncio.Task[None]] = set()
 
     def take(self, message: wire.Message, wall_ms: int) -> None:
-        """Advice, Progress, Manifest or Chunk."""
+        """Advice, Progress, Manifest, FileWanted or Chunk."""
         consult, body = message.consult, message.body
         if not consult:
             log.warning("message without a consult kind=%d", body.KIND)
@@ -50,6 +54,11 @@ class Downlink:
         if isinstance(body, wire.Chunk):
             if not self._chunks.full():
                 self._chunks.put_nowait((consult, body))
+            return
+        if isinstance(body, wire.FileWanted):
+            task = asyncio.get_running_loop().create_task(self._give_original(message, wall_ms))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
             return
         changes = self._records.ensure(consult, wall_ms, "")
         match body:
@@ -79,6 +88,21 @@ class Downlink:
                 self._tell(consult, body.digest)
         self._owner.records_changed()
 
+    async def _give_original(self, message: wire.Message, wall_ms: int) -> None:
+        """The photo's original goes out, or the word that it is gone."""
+        assert isinstance(message.body, wire.FileWanted)  # noqa: S101
+        consult, photo = message.consult, message.body.digest
+        original = await self._store.run(self._store.store.original_of, consult, photo)
+        changes = self._records.ensure(consult, wall_ms, "")
+        if original is None:
+            log.info("original wanted and gone consult=%s file=%s", consult.hex(), photo.hex()[:16])
+            changes.append(self._records.queue(consult, wire.FileGone(photo), wall_ms))
+        elif not self._owner.file_waits(consult, original.digest):
+            log.info("original wanted consult=%s file=%s", consult.hex(), photo.hex()[:16])
+            changes.append(FileAsked(consult, original.digest))
+            changes.append(self._records.queue(consult, manifest_of(original), wall_ms))
+        self._owner.commit(changes, lambda: self._took(message))
+
     def _reply(self, consult: bytes, manifest: wire.Manifest) -> ReplyFile:
         """As far as it has come, under the key that its next chunks are sealed with."""
         reply = self._records.replies.get((consult, manifest.digest))
@@ -103,13 +127,23 @@ class Downlink:
         """Writes chunks until cancelled."""
         while True:
             consult, chunk = await self._chunks.get()
-            reply = self._records.replies.get((consult, chunk.digest))
-            if reply is None or reply.complete or chunk.offset + len(chunk.data) > reply.size:
-                continue
             try:
-                await self._write(reply, chunk)
-            except StoreError as error:
-                log.warning("reply not written digest=%s reason=%s", chunk.digest.hex()[:16], error)
+                await self._take_chunk(consult, chunk)
+            finally:
+                self._chunks.task_done()
+
+    async def settled(self) -> None:
+        """Returns when no chunk waits to be written."""
+        await self._chunks.join()
+
+    async def _take_chunk(self, consult: bytes, chunk: wire.Chunk) -> None:
+        reply = self._records.replies.get((consult, chunk.digest))
+        if reply is None or reply.complete or chunk.offset + len(chunk.data) > reply.size:
+            return
+        try:
+            await self._write(reply, chunk)
+        except StoreError as error:
+            log.warning("reply not written digest=%s reason=%s", chunk.digest.hex()[:16], error)
 
     async def _write(self, reply: ReplyFile, chunk: wire.Chunk) -> None:
         store = self._store.store

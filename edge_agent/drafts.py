@@ -19,7 +19,7 @@ import msgspec
 from edge_agent import ipc
 from edge_agent.core import draft as core
 from edge_agent.core import wire
-from edge_agent.records import Records
+from edge_agent.records import Records, manifest_of
 from edge_agent.sounds import TONE_PHOTO, TONE_RECORD, TONE_RECORDED, Clip, Prompt, Tone
 from edge_agent.store import (
     CaseKept,
@@ -175,10 +175,10 @@ class Drafts:
                 self._say(clips)
 
     def recorded(self, frame: ipc.Recorded) -> None:
-        self._captured(frame.id, frame.error, frame.duration_ms)
+        self._captured(frame.id, frame.error, frame.duration_ms, ())
 
     def photo_taken(self, frame: ipc.PhotoTaken) -> None:
-        self._captured(frame.id, frame.error, 0)
+        self._captured(frame.id, frame.error, 0, frame.renditions)
 
     def recording_level(self, frame: ipc.RecordingLevel) -> None:
         if frame.id in self._captures:
@@ -214,6 +214,7 @@ class Drafts:
                     self._take_photo(flow)
                 case core.ForgetFile(file):
                     changes.append(FileForgotten(consult, bytes.fromhex(file)))
+                    changes += [FileForgotten(consult, each.digest) for each in self._renditions(consult, file)]
                 case core.KeepDraft(draft):
                     changes.append(DraftKept(consult, msgspec.msgpack.encode(draft)))
                 case core.SaveCase(draft):
@@ -258,18 +259,26 @@ class Drafts:
         note = wire.CaseNote(draft.by, now, draft.urgency, draft.complaints, draft.text, draft.patient)
         bodies: list[wire.Body] = [note]
         files = [file for file in (draft.voice, *draft.photos) if file]
-        for file in files:
-            kept = self._kept[consult, file]
-            bodies.append(
-                wire.Manifest(
-                    kept.digest, kept.role, kept.mime, kept.size, kept.captured_at_ms, kept.captured_by,
-                    kept.duration_ms,
-                )
-            )  # fmt: skip
+        smaller = [each for photo in draft.photos for each in self._renditions(consult, photo)]
+        kept = [self._kept[consult, file] for file in files]
+        by_quality = [[each for each in smaller if each.rendition == name] for name in ("thumbnail", "preview")]
+        voice = [each for each in kept if each.role == "voice"]
+        photos = [each for each in kept if each.role != "voice"]
+        for each in (*voice, *by_quality[0], *by_quality[1], *photos):  # files of one priority go in this order
+            original = self._original_bytes(consult, each.digest.hex())
+            bodies.append(manifest_of(each, original))
         bodies.append(wire.CaseSaved(now, tuple(bytes.fromhex(file) for file in files)))
         case = CaseKept(consult, now, draft.patient, draft.complaints, draft.urgency)
         queued = [self._records.queue(consult, body, now) for body in bodies]
         return [*queued, self._records.case_saved(case), DraftGone(consult)]
+
+    def _renditions(self, consult: bytes, photo: str) -> list[FileKept]:
+        return [
+            kept for (of_consult, _), kept in self._kept.items() if of_consult == consult and kept.of.hex() == photo
+        ]
+
+    def _original_bytes(self, consult: bytes, photo: str) -> int:
+        return sum(each.size for each in self._renditions(consult, photo) if each.rendition == "original")
 
     # capturing
 
@@ -341,7 +350,7 @@ class Drafts:
         if flow is self._shown:
             self._say(clips)
 
-    def _captured(self, id: str, error: str, duration_ms: int) -> None:
+    def _captured(self, id: str, error: str, duration_ms: int, renditions: tuple[ipc.PhotoRendition, ...]) -> None:
         capture = self._captures.get(id)
         if capture is None:
             return
@@ -351,29 +360,34 @@ class Drafts:
         del self._captures[id]
         if capture.timeout is not None:
             capture.timeout.cancel()
-        task = asyncio.get_running_loop().create_task(self._keep(capture, duration_ms))
+        task = asyncio.get_running_loop().create_task(self._keep(capture, duration_ms, renditions))
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
 
-    async def _keep(self, capture: _Capture, duration_ms: int) -> None:
-        flow = capture.flow
+    async def _keep(self, capture: _Capture, duration_ms: int, renditions: tuple[ipc.PhotoRendition, ...]) -> None:
+        flow, run, keep = capture.flow, self._store.run, self._store.store.keep_file
+        now, by = self._owner.wall_ms(), flow.draft.by
         try:
-            digest, size = await self._store.run(self._store.store.keep_file, capture.path)
+            digest, size = await run(keep, capture.path)
+            smaller = [(each, *await run(keep, Path(each.path))) for each in renditions]
         except StoreError as error:
             self._owner.store_failed(error)
             log.error("capture not kept id=%s reason=%s", capture.id, error)
             self._failed(flow)
             return
         mime = "audio/ogg" if capture.kind == "voice" else "image/jpeg"
-        file = FileKept(
-            flow.draft.consult, digest, capture.kind, mime, size, self._owner.wall_ms(), flow.draft.by, duration_ms
-        )
-        self._kept[flow.draft.consult, digest.hex()] = file
+        consult = flow.draft.consult
+        files = [FileKept(consult, digest, capture.kind, mime, size, now, by, duration_ms)]
+        files += [
+            FileKept(consult, of_it, capture.kind, each.mime, its_size, now, by, of=digest, rendition=each.name)
+            for each, of_it, its_size in smaller
+        ]
+        self._kept |= {(consult, file.digest.hex()): file for file in files}
         event: core.DraftEvent
         if capture.kind == "voice":
             tone, event = TONE_RECORDED, core.VoiceKept(digest.hex(), duration_ms)
         else:
             tone, event = TONE_PHOTO, core.PhotoKept(digest.hex())
-        clips = self._carry_out(flow, flow.handle(event, self._owner.mono()), [file])
+        clips = self._carry_out(flow, flow.handle(event, self._owner.mono()), [*files])
         if flow is self._shown:
             self._owner.play([Tone(tone), *clips])

@@ -37,14 +37,14 @@ class ProtocolError(ConnectionError):
     """The other process speaks something else; the connection is closed and the process restarted."""
 
 
-class _Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    pass
+class Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Root of what goes over a `Link`."""
 
 
 # --- agent → media
 
 
-class StartCall(_Frame, frozen=True):
+class StartCall(Frame, frozen=True):
     """Make a peer connection and an offer. An older leg goes on until this one is connected.
 
     `held`: connect, but send silence and black and play nothing until `Unhold`."""
@@ -55,23 +55,23 @@ class StartCall(_Frame, frozen=True):
     held: bool
 
 
-class TakeAnswer(_Frame, frozen=True):
+class TakeAnswer(Frame, frozen=True):
     call: bytes
     leg: int
     sdp: bytes  # compressed, as on the wire
 
 
-class Unhold(_Frame, frozen=True):
+class Unhold(Frame, frozen=True):
     call: bytes
 
 
-class Rest(_Frame, frozen=True):
+class Rest(Frame, frozen=True):
     """Keep this call's connections, send next to nothing on them, and play nothing, until `Unhold`."""
 
     call: bytes
 
 
-class ProbeLive(_Frame, frozen=True):
+class ProbeLive(Frame, frozen=True):
     """Ask the leg that is heard whether its path carries a call: at the least rate of one, or at this one's own.
     Answered with `LiveProbed`."""
 
@@ -79,28 +79,28 @@ class ProbeLive(_Frame, frozen=True):
     in_full: bool
 
 
-class StartTurn(_Frame, frozen=True):
+class StartTurn(Frame, frozen=True):
     """From the microphone in parts of `TurnSound` until `StopTurn`, or the longest that there may be."""
 
     id: str
 
 
-class StopTurn(_Frame, frozen=True):
+class StopTurn(Frame, frozen=True):
     pass
 
 
-class PlayTurn(_Frame, frozen=True):
+class PlayTurn(Frame, frozen=True):
     """As `Play`, of Opus packets."""
 
     id: str
     packets: tuple[bytes, ...]
 
 
-class StopCall(_Frame, frozen=True):
+class StopCall(Frame, frozen=True):
     """All legs of all calls."""
 
 
-class Play(_Frame, frozen=True):
+class Play(Frame, frozen=True):
     """A prompt, tone or voice reply through the speaker, mixed over a call's sound at half its level. A newer
     `Play` replaces one under way. `loop` repeats it until `StopPlaying` (ringing)."""
 
@@ -109,11 +109,11 @@ class Play(_Frame, frozen=True):
     loop: bool = False
 
 
-class StopPlaying(_Frame, frozen=True):
+class StopPlaying(Frame, frozen=True):
     pass
 
 
-class StartRecording(_Frame, frozen=True):
+class StartRecording(Frame, frozen=True):
     """From the microphone to an Opus file (Ogg, mono, 16 kbit/s); ends by itself at `max_seconds`."""
 
     id: str
@@ -121,70 +121,70 @@ class StartRecording(_Frame, frozen=True):
     max_seconds: float
 
 
-class StopRecording(_Frame, frozen=True):
+class StopRecording(Frame, frozen=True):
     pass
 
 
-class TakePhoto(_Frame, frozen=True):
-    """A JPEG, long side ≤ `max_side`, of the sharpest of the next few pictures."""
+class TakePhoto(Frame, frozen=True):
+    """A JPEG of the sharpest of the next few pictures, with its renditions (`media/renditions.py`) in files beside
+    it."""
 
     id: str
     path: str
-    max_side: int = 1280
 
 
-class ShowOwnPicture(_Frame, frozen=True):
+class ShowOwnPicture(Frame, frozen=True):
     """Send `OwnPicture`s (small JPEGs, ~8/s) while on: the preview while a photo is taken."""
 
     on: bool
 
 
-class SendPicturesAs(_Frame, frozen=True):
+class SendPicturesAs(Frame, frozen=True):
     """How the page can show the far picture: "vp8" encoded frames, or "jpeg"."""
 
     kind: str
 
 
-class WantKeyFrame(_Frame, frozen=True):
+class WantKeyFrame(Frame, frozen=True):
     """A page joined or its decoder failed: ask the far end for a key frame."""
 
 
 # --- media → agent
 
 
-class MediaReady(_Frame, frozen=True):
+class MediaReady(Frame, frozen=True):
     """First frame from the process. `missing` as in the wire's Status; also sent again when it changes."""
 
     missing: tuple[str, ...]
     details: tuple[str, ...]  # one line a missing device: what happened and what to try
 
 
-class OfferMade(_Frame, frozen=True):
+class OfferMade(Frame, frozen=True):
     call: bytes
     leg: int
     sdp: bytes
 
 
-class MediaConnected(_Frame, frozen=True):
+class MediaConnected(Frame, frozen=True):
     call: bytes
     leg: int
 
 
-class MediaStalled(_Frame, frozen=True):
+class MediaStalled(Frame, frozen=True):
     """Connected, but nothing has arrived for 3 s."""
 
     call: bytes
     leg: int
 
 
-class MediaFlowing(_Frame, frozen=True):
+class MediaFlowing(Frame, frozen=True):
     """Packets arrive again after a stall."""
 
     call: bytes
     leg: int
 
 
-class MediaLost(_Frame, frozen=True):
+class MediaLost(Frame, frozen=True):
     """This leg is over (ICE or DTLS failed, or the far end closed it)."""
 
     call: bytes
@@ -192,30 +192,30 @@ class MediaLost(_Frame, frozen=True):
     reason: str
 
 
-class FirstHeard(_Frame, frozen=True):
+class FirstHeard(Frame, frozen=True):
     """The first far sound went to the speaker after `Unhold`; for the benches."""
 
     call: bytes
 
 
-class FirstSeen(_Frame, frozen=True):
+class FirstSeen(Frame, frozen=True):
     """The first far picture after `Unhold` went to the page."""
 
     call: bytes
 
 
-class FarPicture(_Frame, frozen=True):
+class FarPicture(Frame, frozen=True):
     kind: str  # "vp8" or "jpeg"
     key: bool
     time_ms: int  # of the RTP clock, from 0 at the first picture
     data: bytes
 
 
-class OwnPicture(_Frame, frozen=True):
+class OwnPicture(Frame, frozen=True):
     data: bytes  # JPEG
 
 
-class Played(_Frame, frozen=True):
+class Played(Frame, frozen=True):
     """The end of a `Play`: whole, or replaced or stopped (`whole=False`), or it could not be read (`error`)."""
 
     id: str
@@ -223,7 +223,7 @@ class Played(_Frame, frozen=True):
     error: str = ""
 
 
-class Recorded(_Frame, frozen=True):
+class Recorded(Frame, frozen=True):
     """The file is closed and complete (not yet fsynced). An empty recording has an `error`."""
 
     id: str
@@ -232,7 +232,7 @@ class Recorded(_Frame, frozen=True):
     error: str = ""
 
 
-class RecordingLevel(_Frame, frozen=True):
+class RecordingLevel(Frame, frozen=True):
     """About 10 a second while recording, 0.0 to 1.0: the page shows that it hears."""
 
     id: str
@@ -240,7 +240,7 @@ class RecordingLevel(_Frame, frozen=True):
     elapsed_ms: int
 
 
-class TurnSound(_Frame, frozen=True):
+class TurnSound(Frame, frozen=True):
     """Some of a turn under way; with `last` the rest of it, which may be nothing."""
 
     id: str
@@ -248,18 +248,25 @@ class TurnSound(_Frame, frozen=True):
     last: bool
 
 
-class LiveProbed(_Frame, frozen=True):
+class LiveProbed(Frame, frozen=True):
     call: bytes
     fits: bool
 
 
-class PhotoTaken(_Frame, frozen=True):
+class PhotoRendition(Frame, frozen=True):
+    name: str  # as `wire.Manifest.rendition`
+    mime: str
+    path: str
+
+
+class PhotoTaken(Frame, frozen=True):
     id: str
     path: str
     error: str = ""
+    renditions: tuple[PhotoRendition, ...] = ()
 
 
-class CallStats(_Frame, frozen=True):
+class CallStats(Frame, frozen=True):
     """Once a second in a call: counts since its start."""
 
     call: bytes
@@ -297,7 +304,7 @@ _length = struct.Struct(">I")
 
 
 class Link:
-    """One end of the socket. `expects` is `ToMedia` or `FromMedia`."""
+    """One end of a socket. `expects` are the frames that the other sends, such as `ToMedia` or `FromMedia`."""
 
     def __init__(
         self,
@@ -311,7 +318,7 @@ class Link:
         self._max_queued_bytes = max_queued_bytes
         self.dropped_pictures = 0
 
-    def send(self, frame: ToMedia | FromMedia) -> None:
+    def send(self, frame: Frame) -> None:
         """Queues at once; pictures are dropped while the other side does not read."""
         queued = self._writer.transport.get_write_buffer_size()
         if queued > self._max_queued_bytes and isinstance(frame, (FarPicture, OwnPicture)):
@@ -319,6 +326,10 @@ class Link:
             return
         data = _encoder.encode(frame)
         self._writer.write(_length.pack(len(data)) + data)
+
+    async def drained(self) -> None:
+        """Waits while the other side reads more slowly than is sent. Raises ConnectionError."""
+        await self._writer.drain()
 
     async def receive(self) -> Any:
         """The next frame, or None at the end of the stream; raises ProtocolError."""

@@ -18,6 +18,7 @@ from edge_agent.store import (
     Consult,
     ConsultOpened,
     Contents,
+    FileKept,
     MessageQueued,
     ProgressCame,
     ReplyFile,
@@ -54,14 +55,12 @@ class Records:
         record = self.consults[case.consult]
         record.saved_at_ms, record.patient = case.saved_at_ms, case.patient
         record.complaints, record.urgency = case.complaints, case.urgency
+        record.received_at_ms = 0
         return case
 
-    def progress(self, consult: bytes, step: Literal["seen", "closed"], at_ms: int) -> Change:
+    def progress(self, consult: bytes, step: Literal["received", "seen", "closed"], at_ms: int) -> Change:
         record = self.consults[consult]
-        if step == "seen":
-            record.seen_at_ms = at_ms
-        else:
-            record.closed_at_ms = at_ms
+        setattr(record, f"{step}_at_ms", at_ms)
         return ProgressCame(consult, step, at_ms)
 
     def take_advice(self, consult: bytes, advice: wire.Advice) -> Change:
@@ -94,12 +93,34 @@ class Records:
         """How far it has come, each step backed by the far end's word. `unsent`: something of it waits here."""
         record = self.consults[consult]
         advice = self.advice_of(consult)
+        received = record.received_at_ms > 0 or not unsent  # what is sent later, as an original, takes nothing back
         if record.closed_at_ms:
             return "closed"
         if advice:
             return "heard" if all(stored.heard_at_ms for stored in advice) else "answered"
-        if record.seen_at_ms and not unsent:
+        if record.seen_at_ms and received:
             return "seen"
         if drafted:
             return "draft"
-        return "saved" if unsent else "received"
+        return "received" if received else "saved"
+
+    def times(self, consult: bytes) -> dict[ConsultStep, int]:
+        """When each step that it has come to was reached, in Unix milliseconds. Unknown ones are left out."""
+        record, advice = self.consults[consult], self.advice_of(consult)
+        heard = [stored.heard_at_ms for stored in advice]
+        times: dict[ConsultStep, int] = {
+            "saved": record.saved_at_ms,
+            "received": record.received_at_ms,
+            "seen": record.seen_at_ms,
+            "answered": min((stored.advice.given_at_ms for stored in advice), default=0),
+            "heard": max(heard) if heard and all(heard) else 0,
+            "closed": record.closed_at_ms,
+        }
+        return {step: at_ms for step, at_ms in times.items() if at_ms}
+
+
+def manifest_of(file: FileKept, original_bytes: int = 0) -> wire.Manifest:
+    return wire.Manifest(
+        file.digest, file.role, file.mime, file.size, file.captured_at_ms, file.captured_by, file.duration_ms,
+        of=file.of, rendition=file.rendition, original_bytes=original_bytes,
+    )  # fmt: skip

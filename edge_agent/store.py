@@ -83,6 +83,8 @@ class FileKept:
     captured_at_ms: int
     captured_by: str
     duration_ms: int = 0
+    of: bytes = b""  # the photo that this is a rendition of
+    rendition: str = ""  # as in `wire.Manifest`
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ class FileForgotten:
 
 @dataclass(frozen=True, slots=True)
 class FileDelivered:
+    """The hub has it. A photo's original, which nobody has asked for, counts with it: it may go when room is short."""
+
+    consult: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileAsked:
+    """It is to be delivered after all."""
+
     consult: bytes
     digest: bytes
 
@@ -120,7 +132,7 @@ class CaseKept:
 @dataclass(frozen=True, slots=True)
 class ProgressCame:
     consult: bytes
-    step: str  # "seen" or "closed"
+    step: str  # "received", "seen" or "closed"
     at_ms: int
 
 
@@ -157,7 +169,7 @@ class ValueKept:
 
 Change = (
     ConsultOpened | MessageQueued | MessagesFreed | MessageSetAside | FileKept | FileForgotten | FileDelivered
-    | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard | ReplyFile
+    | FileAsked | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard | ReplyFile
     | ValueKept
 )  # fmt: skip
 
@@ -177,6 +189,7 @@ class Consult:
     patient: str = ""
     complaints: tuple[str, ...] = ()
     urgency: str = "routine"
+    received_at_ms: int = 0  # nothing of it was without the hub's receipt then
 
 
 @dataclass(slots=True)
@@ -227,7 +240,15 @@ _MIGRATIONS = (
     CREATE TABLE value (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     """,
     "ALTER TABLE reply ADD COLUMN key BLOB NOT NULL DEFAULT x'';",
+    """
+    ALTER TABLE file ADD COLUMN of BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE file ADD COLUMN rendition TEXT NOT NULL DEFAULT '';
+    ALTER TABLE consult ADD COLUMN received_at_ms INTEGER NOT NULL DEFAULT 0;
+    """,
 )
+
+
+_FILE_COLUMNS = "consult, digest, role, mime, size, captured_at_ms, captured_by, duration_ms, of, rendition"
 
 
 class Store:
@@ -263,10 +284,10 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), row[9])
+            Consult(*row[:8], tuple(row[8].split()), *row[9:])
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
             )
         ]
         open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
@@ -278,10 +299,7 @@ class Store:
             ],
             files=[
                 FileKept(*row)
-                for row in query(
-                    "SELECT consult, digest, role, mime, size, captured_at_ms, captured_by, duration_ms FROM file"
-                    " WHERE NOT delivered"
-                )
+                for row in query(f"SELECT {_FILE_COLUMNS} FROM file WHERE NOT delivered")  # noqa: S608
             ],
             drafts=list(query("SELECT consult, content FROM draft")),
             advice=[
@@ -297,6 +315,15 @@ class Store:
             ],
             values=dict(query("SELECT key, value FROM value")),
         )
+
+    def original_of(self, consult: bytes, photo: bytes) -> FileKept | None:
+        """None where it is not, or no longer, here."""
+        row = self._db.execute(
+            f"SELECT {_FILE_COLUMNS} FROM file WHERE consult = ? AND of = ? AND rendition = 'original'",  # noqa: S608
+            (consult, photo),
+        ).fetchone()
+        found = FileKept(*row) if row else None
+        return found if found and self.file_path(found.digest).exists() else None
 
     def file_path(self, digest: bytes) -> Path:
         return self._files / digest.hex()
@@ -454,28 +481,34 @@ class Store:
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
             case MessageSetAside(id):
                 run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
-            case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms):
+            case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):
                 run(
-                    "INSERT OR IGNORE INTO file (consult, digest, role, mime, size, captured_at_ms, captured_by,"
-                    " duration_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (consult, digest, role, mime, size, at_ms, by, duration_ms),
+                    f"INSERT OR IGNORE INTO file ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                    (consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition),
                 )
             case FileForgotten(consult, digest):
                 run("DELETE FROM file WHERE consult = ? AND digest = ?", (consult, digest))
             case FileDelivered(consult, digest):
-                run("UPDATE file SET delivered = 1 WHERE consult = ? AND digest = ?", (consult, digest))
+                run(
+                    "UPDATE file SET delivered = 1 WHERE consult = ?"
+                    " AND (digest = ? OR (of = ? AND rendition = 'original'))",
+                    (consult, digest, digest),
+                )
+            case FileAsked(consult, digest):
+                run("UPDATE file SET delivered = 0 WHERE consult = ? AND digest = ?", (consult, digest))
             case DraftKept(consult, content):
                 run("INSERT OR REPLACE INTO draft (consult, content) VALUES (?, ?)", (consult, content))
             case DraftGone(consult):
                 run("DELETE FROM draft WHERE consult = ?", (consult,))
             case CaseKept(consult, at_ms, patient, complaints, urgency):
                 run(
-                    "UPDATE consult SET saved_at_ms = ?, patient = ?, complaints = ?, urgency = ? WHERE id = ?",
+                    "UPDATE consult SET saved_at_ms = ?, received_at_ms = 0, patient = ?, complaints = ?, urgency = ?"
+                    " WHERE id = ?",
                     (at_ms, patient, " ".join(complaints), urgency, consult),
                 )
             case ProgressCame(consult, step, at_ms):
-                column = {"seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
-                run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of two names
+                column = {"received": "received_at_ms", "seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
+                run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of three names
             case AdviceCame(consult, advice):
                 run(
                     "INSERT OR IGNORE INTO advice (id, consult, given_by, given_at_ms, text, reply)"

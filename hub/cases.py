@@ -210,6 +210,26 @@ def give_advice(
     return advice_id.hex()
 
 
+def ask_original(session: Session, out: Outgoing, consult: Consult, digest: str, doctor: Doctor, now_ms: int) -> bool:
+    """Ask the kiosk for a photo's original, once; False where it has none that could be asked for."""
+    photo = session.get(CaseFile, (consult.id, digest))
+    if photo is None or not photo.original_bytes or photo.original_gone_at:
+        return False
+    if not photo.original_asked_at:
+        photo.original_asked_at = now_ms
+        record(session, consult.id, "original_asked", now_ms, doctor, f"file:{digest}")
+        downlink.send_durable(session, out, consult, wire.FileWanted(bytes.fromhex(digest)), now_ms)
+        out.cases.add(consult.id)
+    return True
+
+
+def original_gone(session: Session, out: Outgoing, consult: Consult, digest: str, now_ms: int) -> None:
+    photo = session.get(CaseFile, (consult.id, digest))
+    if photo is not None:
+        photo.original_gone_at = photo.original_gone_at or now_ms
+        out.cases.add(consult.id)
+
+
 def advice_heard(session: Session, out: Outgoing, consult: Consult, advice: str, shown_ms: int, now_ms: int) -> None:
     row = session.get(AdviceGiven, advice)
     if row is None or row.consult_id != consult.id:

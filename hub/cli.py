@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import segno
 from cryptography.hazmat.primitives import hashes
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from edge_agent.core import trust
+from edge_agent.core.courier import NotWhole, Sealed
 from edge_agent.core.joining import join_link
 from hub import accounts, app, audit, enrol
 from hub.authority import Ca
 from hub.config import HubSettings, read_hub_settings
+from hub.courier import CourierIntake
 from hub.database import Database
 from hub.enrol import Enrolment
 from hub.invitation_sheet import make_sheet
@@ -29,11 +33,31 @@ from hub.records import Approval, AuditEntry, Doctor, Kiosk
 from hub.roles import Role
 
 
+class CourierStick(Protocol):
+    """What `import` needs of `kiosk.stick.Stick`."""
+
+    def prepare(self, way: str, kiosk: str) -> None: ...
+
+    def kiosks(self, way: str) -> list[str]: ...
+
+    def bundles(self, way: str, kiosk: str) -> list[Path]: ...
+
+    def read(self, path: Path) -> Iterable[Sealed]: ...
+
+    def write(self, way: str, kiosk: str, name: str, content: Iterable[Sealed]) -> None: ...
+
+    def remove(self, path: Path) -> None: ...
+
+
 def add_arguments(
-    hub: argparse.ArgumentParser, default_config: Path, start_logging: Callable[[str, bool], None]
+    hub: argparse.ArgumentParser,
+    default_config: Path,
+    start_logging: Callable[[str, bool], None],
+    open_stick: Callable[[Path], CourierStick],
 ) -> None:
     """Add the hub's actions to the parser of `teleconsult hub`. Each leaves a `run` that takes the parsed arguments;
-    without --config it reads `default_config` where that is there. `start_logging` takes level and --debug."""
+    without --config it reads `default_config` where that is there. `start_logging` takes level and --debug,
+    `open_stick` the folder of a courier's stick."""
     actions = hub.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, function: Any, text: str, under: Any = actions) -> argparse.ArgumentParser:
@@ -46,10 +70,12 @@ def add_arguments(
             "--config", type=Path, metavar="FILE", help=f"the hub's TOML file (default: {default_config})"
         )
         parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks, log more")
-        parser.set_defaults(run=run, start_logging=start_logging)
+        parser.set_defaults(run=run, start_logging=start_logging, open_stick=open_stick)
         return parser
 
     action("run", _run, "Run the hub until it is stopped.")
+    brought = action("import", _import, "Take in what a courier's stick has brought, and put the answers on it.")
+    brought.add_argument("folder", type=Path, metavar="FOLDER", help="where the stick is mounted")
     invite = action("invite", _invite, "Print codes with which kiosks join, each good once and for 14 days.")
     what = invite.add_mutually_exclusive_group(required=True)
     what.add_argument("--site", help="the clinic's name, as doctors see it")
@@ -113,6 +139,52 @@ def add_arguments(
 def _run(arguments: argparse.Namespace, settings: HubSettings) -> None:
     arguments.start_logging(settings.log.level, arguments.debug)
     app.run(settings)
+
+
+def _import(arguments: argparse.Namespace, settings: HubSettings) -> int:
+    stick: CourierStick = arguments.open_stick(arguments.folder)
+    kiosks = stick.kiosks("to-hub")
+    if not kiosks:
+        print("There is nothing on this stick for a hub.")
+        return 0
+    authority = app.open_authority(settings)
+    database = _open(settings)
+    try:
+        intake = CourierIntake(settings, database, trust.OwnKeys(authority.signing_key, authority.seal_key), app.now_ms)
+        return asyncio.run(_take_in(stick, kiosks, intake))
+    finally:
+        database.close()
+
+
+async def _take_in(stick: CourierStick, kiosks: list[str], intake: CourierIntake) -> int:
+    await intake.start()
+    refused = 0
+    for kiosk in kiosks:
+        paths = stick.bundles("to-hub", kiosk)
+        for number, path in enumerate(paths, 1):
+            try:
+                await intake.take(kiosk, stick.read(path))
+            except NotWhole as error:
+                print(f"{kiosk}: {path.name} is passed over: {error}. The clinic writes it again at its next export.")
+            print(f"{kiosk}: {number} of {len(paths)} parcels", flush=True)
+        answers = await intake.answers(kiosk)
+        if answers:
+            stick.prepare("from-hub", kiosk)
+            older = stick.bundles("from-hub", kiosk)
+            stick.write("from-hub", kiosk, f"{app.now_ms():015d}", answers)
+            for path in older:  # receipts of before are said again, as long as their parcels are on the stick
+                stick.remove(path)
+        result = intake.result(kiosk)
+        refused += result.refused
+        print(f"{kiosk}: {result.confirmed} messages and {result.files_whole} files are here and confirmed.")
+        if result.refused:
+            print(f"{kiosk}: {result.refused} messages were refused: not of a kiosk that has joined and may speak.")
+    if not await intake.tell():
+        print(
+            "The broker is not reached: consoles show this when something else changes, or when the hub is restarted."
+        )
+    print("Send the stick back to the clinic: the answers are on it.")
+    return 1 if refused else 0
 
 
 def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:

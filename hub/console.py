@@ -38,6 +38,17 @@ class RingCard(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class Rendition(msgspec.Struct, frozen=True, kw_only=True):
+    """A smaller or larger form of a photo, in a file of its own."""
+
+    digest: str
+    name: str  # "thumbnail", "preview", "original"
+    size: int
+    received: int
+    complete: bool
+    damage: Literal["", "no_picture", "too_large"] = ""
+
+
 class FileCard(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     role: Literal["voice", "photo", "clip", "reply"]
@@ -47,6 +58,11 @@ class FileCard(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     duration_ms: int
     captured_at: int
+    damage: Literal["", "no_picture", "too_large"] = ""  # complete, and yet nothing that can be shown
+    renditions: tuple[Rendition, ...] = ()  # of a photo, the smallest first; the card is of the photo itself
+    original_bytes: int = 0  # of a photo: what the kiosk has beyond this
+    original_asked_at: int = 0
+    original_gone: bool = False  # the kiosk no longer has it
 
 
 class AdviceCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,13 +291,20 @@ class LeaveCase(_Json, tag="leave_case"):
     consult: str
 
 
+class AskOriginal(_Json, tag="ask_original"):
+    """The kiosk is to send the original of this photo."""
+
+    consult: str
+    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
 class CloseCase(_Json, tag="close_case"):
     consult: str
 
 
 FromConsole = (
     SetAvailable | Claim | Release | Decline | Talk | HangUp | RingKiosk | SdpAnswer | WantNewLeg | SayTurn
-    | TurnWasHeard | OpenCase | LeaveCase | CloseCase
+    | TurnWasHeard | OpenCase | LeaveCase | CloseCase | AskOriginal
 )  # fmt: skip
 
 _decoder = msgspec.json.Decoder(FromConsole)

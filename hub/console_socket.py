@@ -44,6 +44,7 @@ NEEDS: dict[type, Permission] = {
     console.OpenCase: Permission.SEE_PATIENTS,
     console.LeaveCase: Permission.SEE_PATIENTS,
     console.CloseCase: Permission.GIVE_ADVICE,
+    console.AskOriginal: Permission.GIVE_ADVICE,
 }
 
 
@@ -174,6 +175,10 @@ def _apply(
             if consult is None:
                 raise RequestRefused("gone", "There is no such case.")
             cases.close(session, out, consult, doctor, now_ms)
+        case console.AskOriginal():
+            consult = session.get(Consult, request.consult)
+            if consult is None or not cases.ask_original(session, out, consult, request.digest, doctor, now_ms):
+                raise RequestRefused("gone", "The clinic has no larger photo of this one any more.")
     if call is not None:
         name = type(request).__name__
         log.info(

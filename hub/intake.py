@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, trust, wire
-from hub import cases, downlink, turns
+from hub import cases, downlink, pictures, turns
 from hub.calls import Calls, live_calls_of_kiosk
 from hub.cases import ForeignConsult, KioskClock
 from hub.config import StoreSection
@@ -74,6 +74,11 @@ class Intake:
 
     def put(self, arrival: Arrival) -> None:
         self._queue.put_nowait(arrival)
+
+    async def take(self, arrivals: list[Arrival]) -> None:
+        """All of it, beside what is queued; on the disk when it returns."""
+        for start in range(0, len(arrivals), BATCH_MESSAGES):
+            await self._take_until_kept(arrivals[start : start + BATCH_MESSAGES])
 
     @property
     def waiting(self) -> int:
@@ -254,6 +259,8 @@ class Intake:
                 cases.reopen(session, out, consult, now_ms)
             case wire.AdviceHeard() as body:
                 cases.advice_heard(session, out, consult, body.advice.hex(), clock.shown(body.heard_at_ms), now_ms)
+            case wire.FileGone() as body:
+                cases.original_gone(session, out, consult, body.digest.hex(), now_ms)
             case wire.TurnPart() as body:
                 turns.from_kiosk(session, out, consult, body, now_ms)
             case wire.TurnHeard() as body:
@@ -351,6 +358,11 @@ class Intake:
         if not content.complete and ranges_of(content.ranges).covers(0, content.size):
             if self._files.complete(kiosk, digest):
                 completed = content.complete = True
+                is_photo = select(CaseFile.role).where(CaseFile.digest == digest, CaseFile.role == "photo").limit(1)
+                if session.scalar(is_photo):
+                    content.damage = pictures.damage_of(self._files.read(kiosk, digest, 0, pictures.HEAD_BYTES))
+                    if content.damage:
+                        self._refuse("damaged_picture", kiosk, f"file {digest}: {content.damage}")
                 log.info("file complete kiosk=%s file=%s bytes=%d", kiosk, digest, content.size)
             else:
                 content.ranges, asked = [], True
@@ -390,6 +402,8 @@ def greet(session: Session, out: Outgoing, calls: Calls, kiosk: str, now_ms: int
 
 def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, clock: KioskClock) -> None:
     digest = body.digest.hex()
+    if body.of and body.role != "photo":
+        raise wire.MalformedMessage("a rendition of what is no photo")
     content = session.get(Content, (consult.kiosk_id, digest))
     if content is None:
         session.add(Content(kiosk_id=consult.kiosk_id, digest=digest, size=body.size, mime=body.mime[:100]))
@@ -405,6 +419,9 @@ def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, cloc
             captured_at=clock.shown(body.captured_at_ms),
             captured_by=body.captured_by[:100],
             duration_ms=body.duration_ms,
+            of=body.of.hex(),
+            rendition=body.rendition,
+            original_bytes=body.original_bytes,
         )
         session.add(file)
     file.take_key(body.key)

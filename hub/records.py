@@ -37,6 +37,10 @@ class Kiosk(Record):
     language: Mapped[str] = mapped_column(String(20), default="en")
     sign_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # of its messages: SubjectPublicKeyInfo, DER
     seal_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # to which messages for it are sealed: X25519
+    # how fast its files come (`hub.arrival`)
+    arrival_bps: Mapped[int] = mapped_column(default=0)
+    arrival_began_at: Mapped[int] = mapped_column(default=0)
+    arrived_at: Mapped[int] = mapped_column(default=0)
 
 
 class Invitation(Record):
@@ -259,6 +263,7 @@ class Content(Record):
     mime: Mapped[str] = mapped_column(String(100))
     ranges: Mapped[list[Any]] = mapped_column(default=list)
     complete: Mapped[bool] = mapped_column(default=False)
+    damage: Mapped[str] = mapped_column(String(20), default="")  # of a photo (`hub.pictures`): no browser is given it
 
 
 class CaseFile(Record):
@@ -273,6 +278,13 @@ class CaseFile(Record):
     captured_at: Mapped[int]
     captured_by: Mapped[str] = mapped_column(String(100), default="")
     duration_ms: Mapped[int] = mapped_column(default=0)
+    # of a rendition: its photo, and which it is, as in `wire.Manifest`
+    of: Mapped[str] = mapped_column(String(64), default="")
+    rendition: Mapped[str] = mapped_column(String(20), default="")
+    # of a photo: the original that the kiosk has
+    original_bytes: Mapped[int] = mapped_column(default=0)
+    original_asked_at: Mapped[int] = mapped_column(default=0)
+    original_gone_at: Mapped[int] = mapped_column(default=0)
     key: Mapped[bytes] = mapped_column(LargeBinary)  # that its chunks are sealed with, by the manifest
     key_name: Mapped[str] = mapped_column(String(16), index=True)
 

@@ -132,19 +132,7 @@ def case(session: Session, consult_id: str) -> console.Case | None:
     return console.Case(
         card=card,
         kiosk_online=session.get_one(Kiosk, consult.kiosk_id).online,
-        files=tuple(
-            console.FileCard(
-                digest=file.digest,
-                role=file.role,  # type: ignore[arg-type]
-                mime=content.mime,
-                size=content.size,
-                received=ranges_of(content.ranges).total_bytes,
-                complete=content.complete,
-                duration_ms=file.duration_ms,
-                captured_at=file.captured_at,
-            )
-            for file, content in files
-        ),
+        files=_file_cards(list(files)),
         calls=tuple(
             console.CallCard(
                 call=call.id,
@@ -172,6 +160,63 @@ def case(session: Session, consult_id: str) -> console.Case | None:
         ),
         entered_by=consult.entered_by or consult.opened_by,
     )
+
+
+def _file_cards(files: list[tuple[CaseFile, Content]]) -> tuple[console.FileCard, ...]:
+    """One card a photo, with its renditions. Where they came before the photo was announced, it stands there empty."""
+    renditions: dict[str, list[tuple[CaseFile, Content]]] = defaultdict(list)
+    for file, content in files:
+        if file.of:
+            renditions[file.of].append((file, content))
+    cards = [
+        console.FileCard(
+            digest=file.digest,
+            role=file.role,  # type: ignore[arg-type]
+            mime=content.mime,
+            size=content.size,
+            received=ranges_of(content.ranges).total_bytes,
+            complete=content.complete,
+            duration_ms=file.duration_ms,
+            captured_at=file.captured_at,
+            damage=content.damage,  # type: ignore[arg-type]
+            renditions=_renditions(renditions.pop(file.digest, [])),
+            original_bytes=file.original_bytes,
+            original_asked_at=file.original_asked_at,
+            original_gone=file.original_gone_at > 0,
+        )
+        for file, content in files
+        if not file.of
+    ]
+    cards += [
+        console.FileCard(
+            digest=photo,
+            role="photo",
+            mime="",
+            size=0,
+            received=0,
+            complete=False,
+            duration_ms=0,
+            captured_at=its[0][0].captured_at,
+            renditions=_renditions(its),
+        )
+        for photo, its in renditions.items()
+    ]
+    return tuple(sorted(cards, key=lambda card: (card.captured_at, card.digest)))
+
+
+def _renditions(files: list[tuple[CaseFile, Content]]) -> tuple[console.Rendition, ...]:
+    cards = [
+        console.Rendition(
+            digest=file.digest,
+            name=file.rendition,
+            size=content.size,
+            received=ranges_of(content.ranges).total_bytes,
+            complete=content.complete,
+            damage=content.damage,  # type: ignore[arg-type]
+        )
+        for file, content in files
+    ]
+    return tuple(sorted(cards, key=lambda card: card.size))
 
 
 def call_update(session: Session, call: Call) -> console.CallUpdate | None:
@@ -235,7 +280,7 @@ def _case_cards(session: Session, consults: Sequence[Consult]) -> Iterable[tuple
             complaints=tuple(consult.complaints),
             text=consult.text,
             state=_state(consult, complete, has_case, advice[consult.id]),  # type: ignore[arg-type]
-            photos=sum(file.role == "photo" for file, _ in files[consult.id]),
+            photos=len({file.of or file.digest for file, _ in files[consult.id] if file.role == "photo"}),
             voice_ms=sum(file.duration_ms for file, _ in files[consult.id] if file.role == "voice"),
             complete=complete,
             seen=bool(consult.seen_at),

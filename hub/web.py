@@ -248,13 +248,13 @@ class Web:
         if found is None:
             raise HTTPException(404, "This file is not here (yet).")
         self._remember_view(who.session, digest)
-        kiosk, mime = found
+        kiosk, mime, damage = found
         headers = {
             "Cache-Control": "no-store",  # nothing of a patient stays in a browser that others use
             "Content-Security-Policy": "default-src 'none'; sandbox",
         }
         mime = mime.partition(";")[0].strip()  # a kiosk wrote it: nothing else of it goes into a header
-        if not SHOWN_MIMES.fullmatch(mime):
+        if damage or not SHOWN_MIMES.fullmatch(mime):
             mime = "application/octet-stream"
             headers["Content-Disposition"] = f'attachment; filename="{digest[:16]}"'
         return FileResponse(self._switchboard.files.path(kiosk, digest), media_type=mime, headers=headers)
@@ -378,9 +378,13 @@ def _same_origin(headers: Headers, https: bool) -> bool:
 # --- in the database's thread
 
 
-def _find_file(session: Session, digest: str, viewer: int | None, now_ms: int) -> tuple[str, str] | None:
-    """`(kiosk, type)`; where there is a `viewer`, with its entry in the audit log."""
-    found = select(Content.kiosk_id, Content.mime).where(Content.digest == digest, Content.complete).limit(1)
+def _find_file(session: Session, digest: str, viewer: int | None, now_ms: int) -> tuple[str, str, str] | None:
+    """`(kiosk, type, damage)`; where there is a `viewer`, with its entry in the audit log."""
+    found = (
+        select(Content.kiosk_id, Content.mime, Content.damage)
+        .where(Content.digest == digest, Content.complete)
+        .limit(1)
+    )
     row = session.execute(found).first()
     if row is None:
         return None
@@ -388,7 +392,7 @@ def _find_file(session: Session, digest: str, viewer: int | None, now_ms: int) -
         consult = session.scalar(select(CaseFile.consult_id).where(CaseFile.digest == digest).limit(1))
         about = (f"file:{digest}", f"consult:{consult}" if consult else "")
         audit.append(session, now_ms, audit.account(viewer), "file_viewed", *about)
-    return row[0], row[1]
+    return row[0], row[1], row[2]
 
 
 def _give_advice(

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pwd
+
     from edge_agent.config import KioskSettings
 
 SERVICE_USER = "teleconsult"  # systemd/teleconsult.sysusers
@@ -97,6 +99,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_media(commands)
     _add_hub(commands, with_hub)
     _add_join(commands)
+    _add_export(commands)
     _add_config(commands)
     _add_devices(commands)
     _add_demo(commands)
@@ -172,7 +175,7 @@ def _add_hub(commands: Any, whole: bool) -> None:
     if whole:
         from hub.cli import add_arguments
 
-        add_arguments(parser, _hub_default(), _start_logging)
+        add_arguments(parser, _hub_default(), _start_logging, _stick)
 
 
 def _add_join(commands: Any) -> None:
@@ -196,6 +199,22 @@ def _add_join(commands: Any) -> None:
     parser.add_argument("--again", action="store_true", help="although this kiosk has joined a hub already")
     _add_kiosk_config(parser)
     parser.set_defaults(run=_join)
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "export",
+        "write what the hub does not have yet to a courier's stick, and take in what it has answered",
+        "  sudo teleconsult export /media/stick\n  sudo teleconsult export --receipts /media/stick\n",
+        "\nThe agent must be running; it goes on meanwhile. What is written is signed and sealed to the hub, where\n"
+        "`teleconsult hub import` takes it in and puts the answers on the stick. Interrupted or given again, it goes\n"
+        "on; whatever arrives twice, by stick and by link, counts once.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the stick is mounted")
+    parser.add_argument("--receipts", action="store_true", help="only take in what the hub has answered")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_export)
 
 
 def _add_config(commands: Any) -> None:
@@ -300,6 +319,32 @@ def _join(options: argparse.Namespace) -> int:
     return OK
 
 
+def _stick(folder: Path) -> Any:
+    from kiosk.stick import Stick
+
+    return Stick(folder)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from kiosk.courier import export
+
+    service = _service() if options.config is None else None
+    if service is not None:
+        os.environ["HOME"] = service.pw_dir  # where its state is; the stick is written by whoever asks
+    settings, _ = _kiosk_settings(options)
+    waiting = export(
+        options.folder, settings.state_dir / "run", lambda line: print(line, flush=True),
+        receipts_only=options.receipts,
+    )  # fmt: skip
+    if waiting:
+        print(f"{waiting} consult{' waits' if waiting == 1 else 's wait'} here for the health centre's word.")
+        if not options.receipts:
+            print(f"All of it is on the stick in {options.folder}, which may be taken out once it is unmounted.")
+    else:
+        print("Nothing waits here: the health centre has everything.")
+    return OK
+
+
 def _code_from_camera(spec: str) -> str:
     from edge_agent.join_qr import read_code
 
@@ -309,18 +354,25 @@ def _code_from_camera(spec: str) -> str:
 
 def _become_the_service() -> None:
     """Root joins for the user that the agent runs as, who must be able to read the keys."""
-    import pwd
-
-    if os.geteuid() != 0 or not _kiosk_default().is_relative_to("/etc"):
-        return
-    try:
-        service = pwd.getpwnam(SERVICE_USER)
-    except KeyError:  # not installed as a service
+    service = _service()
+    if service is None:
         return
     os.initgroups(service.pw_name, service.pw_gid)
     os.setgid(service.pw_gid)
     os.setuid(service.pw_uid)
     os.environ["HOME"] = service.pw_dir
+
+
+def _service() -> pwd.struct_passwd | None:
+    """The agent's own user, where root asks for an agent that is installed as a service."""
+    import pwd
+
+    if os.geteuid() != 0 or not _kiosk_default().is_relative_to("/etc"):
+        return None
+    try:
+        return pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        return None
 
 
 def _config(options: argparse.Namespace) -> int:

@@ -102,6 +102,7 @@ class ConsultView(msgspec.Struct, frozen=True, kw_only=True):
     urgency: str
     step: ConsultStep
     step_text: str
+    step_times: dict[ConsultStep, int] = {}  # Unix ms, of the steps that it has come to
     unsent_since_ms: int = 0  # when anything of it is not yet at the hub
     advice: tuple[AdviceView, ...] = ()
 
@@ -112,6 +113,8 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     consults: tuple[ConsultView, ...]
     locks_at_ms: int
+    unsent: int = 0  # consults of which something waits here, also beyond this list
+    unsent_since_ms: int = 0
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +137,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     advice: tuple[AdviceView, ...] = ()  # waiting for the patient at the screen
     saved_consult: str = ""
     saved_step: ConsultStep | None = None
+    saved_times: dict[ConsultStep, int] = {}
+    saved_unsent_since_ms: int = 0
     notices: tuple[Notice, ...] = ()
     worker: WorkerView | None = None
     # "none": no worker is set up; "locked": the patient's face, with a key to touch; "pin": the keypad is asked for

@@ -68,6 +68,8 @@ def build_view(agent: Agent, lock: WorkerLock, around: Surroundings) -> View:
         advice=tuple(_advice(agent, stored) for stored in _patients_advice(agent)),
         saved_consult=saved.hex(),
         saved_step=agent.step(saved) if saved else None,
+        saved_times=agent.records.times(saved) if saved else {},
+        saved_unsent_since_ms=agent.delivery.unsent_since_ms(saved) if saved else 0,
         notices=_notices(agent, language, around.speaks),
         worker=_worker(agent, lock, language) if lock.is_open else None,
         worker_face=lock.face,
@@ -197,13 +199,17 @@ def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:
                 urgency=consult.urgency,
                 step=step,
                 step_text=language.words[f"step_{step}"],
+                step_times=agent.records.times(consult.id),
                 unsent_since_ms=agent.delivery.unsent_since_ms(consult.id),
                 advice=tuple(_advice(agent, stored) for stored in agent.records.advice_of(consult.id)),
             )
         )
+    unsent = [at_ms for consult in consults if (at_ms := agent.delivery.unsent_since_ms(consult.id))]
     return WorkerView(
         name=language.words["worker"],
         consults=tuple(lines),
+        unsent=len(unsent),
+        unsent_since_ms=min(unsent, default=0),
         locks_at_ms=int((time.time() + (lock.next_deadline() or 0.0) - time.monotonic()) * 1000),
     )
 

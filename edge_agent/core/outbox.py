@@ -111,7 +111,7 @@ _ROLE_PRIORITY: dict[wire.FileRole, Priority] = {
 
 
 def file_priority(manifest: wire.Manifest) -> Priority:
-    return _ROLE_PRIORITY[manifest.role]
+    return Priority.THUMBNAIL if manifest.rendition == "thumbnail" else _ROLE_PRIORITY[manifest.role]
 
 
 FileKey = tuple[bytes, bytes]  # consult and digest: the same picture may stand in two consults

@@ -131,6 +131,13 @@ class PlayoutBuffer:
         return max(0.0, min(self._lags)) if self._lags and not self._idle else 0.0
 
     @property
+    def playing(self) -> tuple[int, int] | None:
+        """SSRC and RTP timestamp of what the next pull gives; None while idle."""
+        if self._idle or self._ssrc is None:
+            return None
+        return self._ssrc, (self._next - len(self._ready)) % 2**32
+
+    @property
     def waiting_samples(self) -> int:
         """What is held here, decoded or not."""
         return len(self._ready) + sum(frame.duration for frame in self._frames.values())

@@ -33,6 +33,7 @@ MAX_TURN_PARTS = 64
 MAX_PART_PACKETS = 256
 MAX_OPUS_BYTES = 1275
 NONCE_BYTES = 8
+MAX_RENDITION_NAME = 20
 
 _KIOSK_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]")
 
@@ -227,7 +228,10 @@ class CaseNote(Body, frozen=True, array_like=True):
 
 
 class Manifest(Body, frozen=True, array_like=True):
-    """A file of this consult is on the sender's disk. The far end answers with `Have`. Both directions."""
+    """A file of this consult is on the sender's disk. The far end answers with `Have`. Both directions.
+
+    A photo may come in several qualities, each a file of its own; a smaller or larger one names the photo in `of`. An
+    older reader takes it for one photo more."""
 
     KIND = 9
     CHANNEL = "e"
@@ -240,6 +244,9 @@ class Manifest(Body, frozen=True, array_like=True):
     captured_by: str
     duration_ms: int = 0
     key: bytes = msgspec.field(default_factory=new_file_key)  # that its chunks are sealed with
+    of: Digest = b""  # the photo that this is a rendition of
+    rendition: str = ""  # "thumbnail", "preview" or "original"; "" for the photo itself
+    original_bytes: int = 0  # of a photo: what its original has, which stays there until `FileWanted`
 
 
 class Chunk(Body, frozen=True, array_like=True):
@@ -310,6 +317,15 @@ class TurnHeard(Body, frozen=True, array_like=True):
     DURABLE = True
     call: bytes
     turn: bytes
+
+
+class FileGone(Body, frozen=True, array_like=True):
+    """The original that was wanted of this photo is no longer at the kiosk."""
+
+    KIND = 18
+    CHANNEL = "e"
+    DURABLE = True
+    digest: Digest
 
 
 class TimeAsked(Body, frozen=True, array_like=True):
@@ -402,6 +418,26 @@ class Progress(Body, frozen=True, array_like=True):
     at_ms: int
 
 
+class FileWanted(Body, frozen=True, array_like=True):
+    """A doctor asks for the original of this photo. Answered with its `Manifest`, or with `FileGone`."""
+
+    KIND = 48
+    CHANNEL = "e"
+    DURABLE = True
+    digest: Digest
+
+
+class CourierReceipt(Body, frozen=True, array_like=True):
+    """What a courier has brought is committed here: these messages, and these files whole, each by consult and digest.
+    It travels as the bundle did and may be days old, so unlike `Receipt` it does not expire; it frees the same."""
+
+    KIND = 49
+    CHANNEL = "e"
+    DURABLE = True
+    ids: tuple[bytes, ...] = ()
+    files: tuple[tuple[bytes, Digest], ...] = ()
+
+
 class TimeTold(Body, frozen=True, array_like=True):
     KIND = 47
     CHANNEL = "s"
@@ -414,7 +450,8 @@ BODIES: dict[int, type[Body]] = {
     for body in (
         Status, ConsultOpened, CallRequested, CallEnded, CallAccepted, Offer, MediaState, CaseNote, Manifest,
         Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked, TurnPart, TurnHeard,
-        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold,
+        FileGone,
+        HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold, FileWanted, CourierReceipt,
     )
 }  # fmt: skip
 
@@ -520,10 +557,17 @@ def _check_body(body: Body) -> None:
         (0, MESSAGE_ID_BYTES) if isinstance(body, Status) else (MESSAGE_ID_BYTES,)
     ):
         raise MalformedMessage("call id of a wrong length")
-    if isinstance(body, (Manifest, Chunk, Have)) and len(body.digest) != DIGEST_BYTES:
+    if isinstance(body, (Manifest, Chunk, Have, FileWanted, FileGone)) and len(body.digest) != DIGEST_BYTES:
         raise MalformedMessage("digest of a wrong length")
     if isinstance(body, Manifest) and (not 0 < body.size <= 2**32 or len(body.key) != FILE_KEY_BYTES):
         raise MalformedMessage("file size or key out of range")
+    if isinstance(body, Manifest) and (
+        len(body.of) not in (0, DIGEST_BYTES)
+        or body.of == body.digest
+        or len(body.rendition) > MAX_RENDITION_NAME
+        or not 0 <= body.original_bytes <= 2**32
+    ):
+        raise MalformedMessage("rendition out of range")
     if isinstance(body, (TimeAsked, TimeTold)) and len(body.nonce) != NONCE_BYTES:
         raise MalformedMessage("nonce of a wrong length")
     if isinstance(body, TimeTold) and not 0 <= body.time_ms < 2**53:
@@ -544,5 +588,9 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("digest of a wrong length")
     if isinstance(body, (Advice, AdviceHeard)) and len(body.advice) != MESSAGE_ID_BYTES:
         raise MalformedMessage("advice id of a wrong length")
-    if isinstance(body, Receipt) and any(len(id) != MESSAGE_ID_BYTES for id in body.ids):
+    if isinstance(body, CourierReceipt) and any(
+        (len(consult), len(digest)) != (CONSULT_ID_BYTES, DIGEST_BYTES) for consult, digest in body.files
+    ):
+        raise MalformedMessage("file of a wrong length")
+    if isinstance(body, (Receipt, CourierReceipt)) and any(len(id) != MESSAGE_ID_BYTES for id in body.ids):
         raise MalformedMessage("message id of a wrong length")

@@ -28,7 +28,8 @@ from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters, RTCRtpSendParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 
-from edge_agent.core import transport_cc
+from edge_agent.core import lipsync, transport_cc
+from edge_agent.core.lipsync import Report
 from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
 from edge_agent.core.transport_cc import Arrivals, Departures, Fate
 
@@ -63,6 +64,7 @@ MOST_JITTER = 2**32 - 1  # that a report can tell
 _SPOILT = (struct.error, ValueError, LookupError)  # what aiortc raises for packets that are not what they say
 
 FatesListener = Callable[[Sequence[Fate]], None]
+ReportListener = Callable[[Report], None]
 
 
 def install() -> None:
@@ -167,6 +169,7 @@ class Egress:
     ) -> None:
         self.listener: FatesListener | None = None  # told which packets arrived, and when
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
+        self.report_listener: ReportListener | None = None  # told the far end's sender reports
         self.rtt_s = 0.25  # until it is known
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
@@ -336,6 +339,9 @@ class Egress:
 
     def rtcp_came(self, data: bytes) -> bytes:
         """What is left of it for aiortc, which takes every transport-cc report for NACKs."""
+        if self.report_listener is not None:
+            for sent in lipsync.reports_in(data):
+                self.report_listener(sent)
         reports, rest = transport_cc.reports_in(data)
         for fci in reports:
             try:

@@ -16,7 +16,7 @@ import aiortc.codecs.vpx
 import aiortc.rtcrtpsender
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.codecs.base import Encoder
-from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.codecs.vpx import Vp8Encoder, VpxPayloadDescriptor
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import VIDEO_TIME_BASE, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -108,16 +108,15 @@ class _RedPacker(Encoder):
         return [bytes(packet)], convert_timebase(packet.pts or 0, packet.time_base, Fraction(1, 48_000))
 
 
-class _PicturePacker(Encoder):
+class _PicturePacker(Vp8Encoder):
     """Coded pictures into packets (RFC 7741), with their layers: a far end that has been told of layers from the start
-    goes on when a picture of the upper one is missing, and one that was not starts again when they begin."""
+    goes on when a picture of the upper one is missing, and one that was not starts again when they begin. What a track
+    gives as frames is coded as aiortc does."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._picture_id = random.getrandbits(15)
         self._base_id = random.getrandbits(8)
-
-    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
-        raise TypeError("pictures are sent as packets")
 
     def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
         """`packet.opaque` is true where no other picture is built on this one."""

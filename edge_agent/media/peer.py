@@ -24,12 +24,14 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs.vpx import VpxPayloadDescriptor
+from aiortc.mediastreams import VIDEO_CLOCK_RATE
 from aiortc.rtcicetransport import candidate_to_aioice, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
 from edge_agent.core import red, sdp
+from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.split import call_bps
@@ -38,8 +40,15 @@ from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, CallPlan, LinkMemor
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import IP_UDP_BYTES, egress_of
-from edge_agent.media.pictures import GAP_WAIT_RTTS, LEAST_GAP_WAIT_S, EncodedPicture, PictureAssembler
+from edge_agent.media.pictures import (
+    GAP_WAIT_RTTS,
+    LEAST_GAP_WAIT_S,
+    EncodedPicture,
+    HeldPictures,
+    PictureAssembler,
+)
 from edge_agent.media.tracks import CameraTrack, MicrophoneTrack
+from hardware.api import SAMPLE_RATE_HZ
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +105,9 @@ class Leg:
         self._sound = PlayoutBuffer(opus.open_decoder())
         self._sound_lock = threading.Lock()  # pushed by the loop, pulled by the speaker's thread
         self._pictures = PictureAssembler()
+        self._lip_sync = LipSync(SAMPLE_RATE_HZ, VIDEO_CLOCK_RATE)  # under the sound's lock
+        self._held_pictures = HeldPictures()
+        self._show_timer: asyncio.TimerHandle | None = None
         self._nacks = Nacks()
         self._ask_timer: asyncio.TimerHandle | None = None
         self._rtt_s: float | None = None
@@ -114,6 +126,7 @@ class Leg:
             _prefer(transceiver, _CODECS[transceiver.kind])
         self.egress = egress_of(audio.sender)
         self.egress.set_rate(call_bps(link.estimate().up.rate_bps))
+        self.egress.report_listener = self._take_sender_report
         hooks.tap(audio.receiver, self._take_sound)
         hooks.tap(video.receiver, self._take_picture)
         hooks.on_key_frame_request(video.sender, self.camera.want_key_picture)
@@ -197,8 +210,9 @@ class Leg:
         )  # fmt: skip
         for task in self._tasks:
             task.cancel()
-        if self._ask_timer is not None:
-            self._ask_timer.cancel()
+        for timer in (self._ask_timer, self._show_timer):
+            if timer is not None:
+                timer.cancel()
         self.microphone.stop()
         self.camera.stop()
         await self._connection.close()
@@ -259,8 +273,12 @@ class Leg:
             self._sound.push(packet.ssrc, packet.sequence_number, packet.timestamp, payload, time.monotonic(), older)
 
     def pull_sound(self) -> Pulled | None:
+        now = time.monotonic()
         with self._sound_lock:
-            pulled = self._sound.pull(time.monotonic())
+            playing = self._sound.playing
+            pulled = self._sound.pull(now)
+            if playing is not None and pulled is not None and pulled.heard:
+                self._lip_sync.voice_plays(*playing, now)
         return None if self._held else pulled
 
     def sound_heard(self) -> None:
@@ -287,14 +305,33 @@ class Leg:
             packet.sequence_number, packet.timestamp, packet.marker == 1, starts, data, now
         ):
             self._pictures_received += 1
-            if self._held:
-                continue
+            if not self._held:
+                with self._sound_lock:
+                    hold_s = self._lip_sync.hold_s(packet.ssrc, picture.timestamp, now)
+                self._held_pictures.add(picture, now + hold_s)
+        self._show_pictures()
+        self._ask_for_pictures()
+
+    def _take_sender_report(self, report: Report) -> None:
+        with self._sound_lock:
+            self._lip_sync.report(report)
+
+    def _show_pictures(self) -> None:
+        """Those whose sound is played now."""
+        if self._show_timer is not None:
+            self._show_timer.cancel()
+            self._show_timer = None
+        if self._closed or self._held:
+            self._held_pictures.drop()
+        while (picture := self._held_pictures.take(self._loop.time())) is not None:
             if not self._owner.far_picture(self, picture):
+                self._held_pictures.drop()
                 self._pictures.require_key_frame()
             elif not self._seen:
                 self._seen = True
                 self._owner.send(ipc.FirstSeen(self.call))
-        self._ask_for_pictures()
+        if (next_time := self._held_pictures.next_time()) is not None:
+            self._show_timer = self._loop.call_at(next_time, self._show_pictures)
 
     def _ask_for_pictures(self) -> None:
         """For what they lack, and a key frame where that takes too long."""

@@ -7,6 +7,7 @@ came late in order fills the gap all the same: a key frame is asked for, and whi
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 LEAST_GAP_WAIT_S, GAP_WAIT_RTTS = 0.3, 2.5  # two NACKs and their retransmissions
@@ -22,6 +23,28 @@ class EncodedPicture(NamedTuple):
     key: bool
     time_ms: int  # of the RTP clock, from 0 at the first picture
     data: bytes
+    timestamp: int = 0  # RTP's own
+
+
+class HeldPictures:
+    """What waits for its sound, in the order of the pictures."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[float, EncodedPicture]] = deque()
+
+    def add(self, picture: EncodedPicture, due: float) -> None:
+        if self._waiting:
+            due = max(due, self._waiting[-1][0])
+        self._waiting.append((due, picture))
+
+    def take(self, now: float) -> EncodedPicture | None:
+        return self._waiting.popleft()[1] if self._waiting and self._waiting[0][0] <= now else None
+
+    def next_time(self) -> float | None:
+        return self._waiting[0][0] if self._waiting else None
+
+    def drop(self) -> None:
+        self._waiting.clear()
 
 
 class _Packet(NamedTuple):
@@ -181,5 +204,8 @@ class PictureAssembler:
             self._ticks += USUAL_STEP_MS * _VIDEO_CLOCK_PER_MS if leaps else step
         self._last_timestamp = timestamp
         return EncodedPicture(
-            packets[0].key, self._ticks // _VIDEO_CLOCK_PER_MS, b"".join(packet.data for packet in packets)
+            packets[0].key,
+            self._ticks // _VIDEO_CLOCK_PER_MS,
+            b"".join(packet.data for packet in packets),
+            timestamp,
         )

@@ -340,13 +340,12 @@ class MediaProcess:
         self._microphone.add(recorder.hear)
 
     def _take_photo(self, frame: ipc.TakePhoto) -> None:
-        def ended(error: str) -> None:
+        def ended(error: str, renditions: tuple[ipc.PhotoRendition, ...]) -> None:
             self._camera.remove(photographer.see)
-            self._send_soon(ipc.PhotoTaken(frame.id, frame.path, error))
+            self._send_soon(ipc.PhotoTaken(frame.id, frame.path, error, renditions))
 
         photographer = Photographer(
             frame.path,
-            frame.max_side,
             just_opened=not self._camera.in_use,
             ended=ended,
             why_dark=lambda: self._camera.state.error or "",

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent import ipc
 from edge_agent.media.pictures import EncodedPicture
+from edge_agent.media.renditions import jpeg, renditions, shrunk
 from hardware.api import Picture
 
 log = logging.getLogger(__name__)
@@ -21,19 +23,22 @@ log = logging.getLogger(__name__)
 PHOTO_CHOICE = 3  # the sharpest of so many
 PHOTO_SETTLE_S = 0.4  # a camera just opened still finds its exposure
 PHOTO_TIMEOUT_S = 5.0
-PHOTO_QUALITY = 88
 PREVIEW_WIDTH, PREVIEW_EVERY_S, PREVIEW_QUALITY = 320, 1 / 8, 70
 FAR_EVERY_S, FAR_QUALITY = 1 / 15, 75
 FAR_QUEUED = 30
 
 
 class Photographer:
-    """`see` is the camera's user; `ended(error)` is called once, from a thread of its own."""
+    """`see` is the camera's user; `ended(error, renditions)` is called once, from a thread of its own."""
 
     def __init__(
-        self, path: str, max_side: int, just_opened: bool, ended: Callable[[str], None], why_dark: Callable[[], str]
+        self,
+        path: str,
+        just_opened: bool,
+        ended: Callable[[str, tuple[ipc.PhotoRendition, ...]], None],
+        why_dark: Callable[[], str],
     ) -> None:
-        self._path, self._max_side, self._ended, self._why_dark = path, max_side, ended, why_dark
+        self._path, self._ended, self._why_dark = Path(path), ended, why_dark
         self._settle = PHOTO_SETTLE_S if just_opened else 0.0
         self._pictures: queue.SimpleQueue[Picture] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="photo", daemon=True).start()
@@ -43,15 +48,20 @@ class Photographer:
 
     def _run(self) -> None:
         error = ""
+        made: list[ipc.PhotoRendition] = []
         try:
-            Path(self._path).write_bytes(jpeg(shrunk(self._sharpest(), self._max_side), PHOTO_QUALITY))
+            for name, mime, data in renditions(self._sharpest()):
+                path = self._path.with_name(f"{self._path.name}.{name}") if name else self._path
+                path.write_bytes(data)
+                if name:
+                    made.append(ipc.PhotoRendition(name, mime, str(path)))
         except queue.Empty:
             error = self._why_dark() or "the camera gave no picture: check the plug"
         except Exception as problem:
             error = f"the photo could not be written: {problem}"
         if error:
             log.warning("photo failed: %s", error)
-        self._ended(error)
+        self._ended(error, tuple(made))
 
     def _sharpest(self) -> NDArray[np.uint8]:
         deadline = time.monotonic() + PHOTO_TIMEOUT_S
@@ -119,24 +129,6 @@ class FarPictureDecoder:
                 next_time_ms = max(next_time_ms + 1000 * FAR_EVERY_S, float(picture.time_ms))
                 data = jpeg(frames[-1].to_ndarray(format="bgr24"), FAR_QUALITY)
                 self._show(EncodedPicture(True, picture.time_ms, data))
-
-
-def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    import cv2
-
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
-
-
-def shrunk(pixels: NDArray[np.uint8], max_side: int) -> NDArray[np.uint8]:
-    import cv2
-
-    height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1.0:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def sharpness(pixels: NDArray[np.uint8]) -> float:

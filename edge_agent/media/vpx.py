@@ -40,7 +40,7 @@ DROP_BELOW_PERCENT = 30  # of the buffer: then a picture is left out before it i
 KEY_PICTURE_MS = 300  # of the rate, that a key picture may take; the next ones refine it
 BEST_QUANTIZER, WORST_QUANTIZER = 2, 60
 # As libvpx counts speeds, fixed whatever else the machine does: see docs/performance.md for what they cost and give.
-SMALL_PIXELS, SMALL_SPEED, SPEED = 160 * 120, -4, -6
+SMALL_PIXELS, SMALL_SPEED, SPEED = 320 * 240, -4, -6
 NOISE_SENSITIVITY = 0  # its denoiser costs more than it gives, with a noisy camera too
 
 

@@ -13,7 +13,7 @@
 //   data-test on fields             patient, text
 //   data-test on what is shown      title, presence, lamp, doctor, time, connecting, stalled, line, instruction, heard
 //                                   (data-reached), heard-<who>, delivery (data-step), delivery-<step>, recorded, level,
-//                                   no_camera, advice, advice-text, voice_coming, was_heard, notice-<code>, pin_error, digits, details, unsent,
+//                                   no_camera, advice, advice-text, voice_coming, was_heard, notice-<code>, pin_error, digits, details, unsent, all_sent,
 //                                   worker_name, locks_in, training, turns (data-now idle|speaking|playing|far), sent
 //                                   (data-sent), waiting
 

@@ -134,8 +134,8 @@ export function heard(view) {
   );
 }
 
-/** The delivery steps of a consult, each backed by a receipt from the far end. */
-export function delivery(view, step) {
+/** The delivery steps of a consult, each backed by a receipt from the far end, with the times of what was reached. */
+export function delivery(view, step, times = {}) {
   const order = DELIVERY.map(([name]) => name);
   const reached = step === "closed" ? order.length - 1 : order.indexOf(step);
   return h(
@@ -147,9 +147,15 @@ export function delivery(view, step) {
         { class: index <= reached ? "lit" : index === reached + 1 ? "next" : "", "data-test": `delivery-${name}` },
         h("div.disc", {}, drawing(picture), index <= reached && sign("check", "tick")),
         h("span", {}, view.words[`step_${name}`]),
+        index <= reached && times[name] > 0 && h("time", {}, when(view, times[name])),
       ),
     ),
   );
+}
+
+/** That something waits here, and since when. */
+export function unsent(view, sinceMs) {
+  return sinceMs > 0 && h("p.unsent", { "data-test": "unsent" }, sign("offline"), `${view.words.unsent} ${when(view, sinceMs)}`);
 }
 
 export function minutes(milliseconds) {

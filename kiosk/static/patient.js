@@ -2,7 +2,7 @@
 
 import { drawing, h, sign } from "./dom.js";
 import {
-  bigButton, button, delivery, header, heading, heard, minutes, notices, noticesSpelledOut, when,
+  bigButton, button, delivery, header, heading, heard, minutes, notices, noticesSpelledOut, unsent, when,
 } from "./parts.js";
 
 function idle(view) {
@@ -235,7 +235,8 @@ function saved(view) {
       { "data-key": "saved" },
       h("div.done", {}, sign("check")),
       heading(view),
-      delivery(view, view.saved_step),
+      delivery(view, view.saved_step, view.saved_times),
+      unsent(view, view.saved_unsent_since_ms),
       button({ do: "dismiss" }, "dismiss", { icon: "check", label: view.words.close, kind: "large go" }),
     ),
   ];
@@ -253,7 +254,7 @@ function ended(view) {
         {},
         h("div.done", {}, sign("check")),
         heading(view),
-        view.saved_step && delivery(view, view.saved_step),
+        view.saved_step && delivery(view, view.saved_step, view.saved_times),
         button({ do: "dismiss" }, "dismiss", { icon: "check", label: view.words.close, kind: "large go" }),
       ),
     ),

@@ -2,7 +2,7 @@
 
 import { drawing, h, sign } from "./dom.js";
 import { picture } from "./draft.js";
-import { button, delivery, minutes, when } from "./parts.js";
+import { button, delivery, minutes, unsent, when } from "./parts.js";
 import { adviceCard } from "./patient.js";
 
 export const MAX_PIN_DIGITS = 12;
@@ -55,6 +55,14 @@ export function consults(view, now, local) {
       "header.worker-bar",
       {},
       h("div.who", {}, sign("person"), h("b", { "data-test": "worker_name" }, worker.name)),
+      worker.consults.length > 0 &&
+        h(
+          "div.sent",
+          { class: worker.unsent ? "waits" : "", "data-test": "all_sent", "data-unsent": String(worker.unsent) },
+          sign(worker.unsent ? "offline" : "check"),
+          worker.unsent ? h("b", {}, String(worker.unsent)) : false,
+          h("span", {}, worker.unsent ? `${words.unsent} ${when(view, worker.unsent_since_ms)}` : words.all_sent),
+        ),
       h(
         "div.locks",
         { "aria-label": words.locks_in, "data-test": "locks_in" },
@@ -133,9 +141,8 @@ function details(view, consult) {
       h("span", {}, drawing(`u-${consult.urgency}`), words[`urgency_${consult.urgency}`]),
       consult.complaints.map((code) => h("span", {}, drawing(picture(code)), words[`complaint_${code}`] ?? code)),
     ),
-    delivery(view, consult.step),
-    consult.unsent_since_ms > 0 &&
-      h("p.unsent", { "data-test": "unsent" }, sign("offline"), `${words.unsent} · ${when(view, consult.unsent_since_ms)}`),
+    delivery(view, consult.step, consult.step_times),
+    unsent(view, consult.unsent_since_ms),
     consult.advice.length
       ? consult.advice.map((one) => adviceCard(view, one))
       : h("p.no-advice", {}, sign("message"), words.advice_none),

@@ -129,10 +129,13 @@ def all_views(code: str) -> dict[str, View]:
             "review", voice_ms=23_000, photos=("p1",), complaints=("fever", "child"), urgency="soon", patient="17-204",
             text="38.9 °C, 11 kg", worker=_worker(code), worker_face="open",
         ),
-        "saved": make_view("saved", code, light="message", saved_consult="c1", saved_step="saved", **offline),
+        "saved": make_view(
+            "saved", code, light="message", saved_consult="c1", saved_step="saved", saved_times=times("saved", 1),
+            saved_unsent_since_ms=now_ms() - 60_000, **offline,
+        ),
         "saved-received": make_view("saved", code, light="ready", saved_consult="c1", saved_step="received"),
         "ended": make_view("ended", code),
-        "ended-delivery": make_view("ended", code, saved_consult="c1", saved_step="seen"),
+        "ended-delivery": make_view("ended", code, saved_consult="c1", saved_step="seen", saved_times=times("seen", 1)),
         "ended-cancelled": make_view("ended", code, title="ended_cancelled"),
         "emergency": make_view(
             "emergency", code, light="emergency", emergency_instruction=language.say("emergency_instruction"), **offline
@@ -151,13 +154,20 @@ def all_views(code: str) -> dict[str, View]:
     }  # fmt: skip
 
 
+def times(step: Any, age: int) -> dict[Any, int]:
+    """Each step ten minutes after the one before."""
+    order = ("saved", "received", "seen", "answered", "heard", "closed")
+    return {name: now_ms() - age * 3_000_000 + at * 600_000 for at, name in enumerate(order[: order.index(step) + 1])}
+
+
 def _worker(code: str) -> WorkerView:
     words = Language.load(code).words
 
     def consult(number: int, patient: str, step: Any, complaints: tuple[str, ...], **fields: Any) -> ConsultView:
         return ConsultView(
             id=f"c{number}", opened_at_ms=now_ms() - number * 3_000_000, patient=patient, complaints=complaints,
-            urgency=fields.pop("urgency", "routine"), step=step, step_text=words[f"step_{step}"], **fields,
+            urgency=fields.pop("urgency", "routine"), step=step, step_text=words[f"step_{step}"],
+            step_times=times(step, number), **fields,
         )  # fmt: skip
 
     advice = AdviceView(
@@ -167,6 +177,8 @@ def _worker(code: str) -> WorkerView:
     return WorkerView(
         name="A. Example",
         locks_at_ms=now_ms() + 97_000,
+        unsent=1,
+        unsent_since_ms=now_ms() - 600_000,
         consults=(
             consult(1, "17-204", "saved", ("fever", "child"), urgency="soon", unsent_since_ms=now_ms() - 600_000),
             consult(2, "17-198", "answered", ("diarrhoea", "fever", "child"), urgency="urgent", advice=(advice,)),

@@ -399,7 +399,8 @@ async def test_the_worker_reads_a_consult_and_it_goes_with_the_lock(kiosk: Kiosk
     await kiosk.port.acted("worker")  # a hand is on it: not yet time to lock
     assert "zinc tablet" in await page.inner_text("[data-test=details]")
     await page.click("[data-test=consult-c1]")
-    assert await page.is_visible("[data-test=unsent]")
+    assert (await page.inner_text("[data-test=details] [data-test=unsent]")).startswith("Not sent since")
+    assert await page.get_attribute("[data-test=all_sent]", "data-unsent") == "1"
     assert await page.get_attribute("[data-test=details] [data-test=delivery]", "data-step") == "saved"
     await kiosk.show(views["idle"])
     assert "17-204" not in await page.content()

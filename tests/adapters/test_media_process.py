@@ -432,8 +432,8 @@ async def test_a_photo_and_a_preview(tmp_path: Path, voices: Voices) -> None:
     async with MediaBench(tmp_path, kiosk(voices, tmp_path)).running() as bench:
         bench.send(ipc.ShowOwnPicture(True))
         await bench.expect(ipc.OwnPicture)
-        bench.send(ipc.TakePhoto("photo", str(path), max_side=400))
-        assert await bench.expect(ipc.PhotoTaken) == ipc.PhotoTaken("photo", str(path))
+        bench.send(ipc.TakePhoto("photo", str(path)))
+        taken = await bench.expect(ipc.PhotoTaken)
         while sum(isinstance(frame, ipc.OwnPicture) for _, frame in bench.frames) < 12:
             await bench.expect(ipc.OwnPicture, after=len(bench.frames))
         bench.send(ipc.ShowOwnPicture(False))
@@ -443,7 +443,11 @@ async def test_a_photo_and_a_preview(tmp_path: Path, voices: Voices) -> None:
 
     photo = cv2.imread(str(path))
     assert photo is not None
-    assert photo.shape[:2] == (300, 400)
+    assert (taken.id, taken.path, taken.error) == ("photo", str(path), "")
+    assert photo.shape[:2] == (480, 640)
+    sizes = {each.name: Path(each.path).stat().st_size for each in taken.renditions}
+    assert 0 < sizes["thumbnail"] <= 3000
+    assert all(read_number(cv2.imread(each.path)) for each in taken.renditions if each.name == "preview")
     assert read_number(photo) is not None
     assert cv2.imdecode(np.frombuffer(previews[0][1].data, np.uint8), 1).shape[:2] == (240, 320)
     assert 6 <= (len(previews) - 1) / (previews[-1][0] - previews[0][0]) <= 10

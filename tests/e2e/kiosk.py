@@ -288,12 +288,12 @@ class Kiosk:
         return read_rows(self._store() / "kiosk.db", query, values)
 
     def saved_files(self, consult: str) -> list[tuple[str, bytes]]:
-        """(role, bytes) of the consult's files, each checked against the digest it is kept under."""
+        """(role or rendition, bytes) of the consult's files, each checked against the digest it is kept under."""
         found = []
-        for row in self.rows("SELECT role, digest FROM file WHERE consult = ?", bytes.fromhex(consult)):
+        for row in self.rows("SELECT role, rendition, digest FROM file WHERE consult = ?", bytes.fromhex(consult)):
             data = (self._store() / "files" / row["digest"].hex()).read_bytes()
             assert hashlib.sha256(data).digest() == row["digest"]
-            found.append((row["role"], data))
+            found.append((row["rendition"] or row["role"], data))
         return found
 
     def unsent(self) -> list[str]:

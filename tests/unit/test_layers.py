@@ -22,7 +22,8 @@ MAY_IMPORT = {
 WIRING = {"kiosk.cli", "kiosk.demo"}
 # What both ends of the wire must agree on; all of it pure.
 SHARED_WITH_HUB = {
-    f"edge_agent.core.{name}" for name in ("wire", "sdp", "ranges", "settings", "joining", "trust", "csr", "opuspacket")
+    f"edge_agent.core.{name}"
+    for name in ("wire", "sdp", "ranges", "settings", "joining", "trust", "csr", "opuspacket", "courier")
 }
 
 PURE = ["edge_agent/core", "hardware/gestures.py", "hub/waiting.py", "hub/roles.py", "hub/attempts.py"]

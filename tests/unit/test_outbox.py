@@ -49,6 +49,11 @@ def manifest(
     return message(wire.Manifest(digest, role, "audio/ogg", size, 0, "patient"), consult, seq)
 
 
+def rendition(name: str, digest: bytes, seq: int, size: int = 1000) -> wire.Message:
+    body = wire.Manifest(digest, "photo", "image/webp", size, 0, "patient", of=DIGEST, rendition=name)
+    return message(body, A, seq)
+
+
 class Fixed(Window):
     """A link that is known: chunks of a size, so many at a time, and messages beside them."""
 
@@ -366,6 +371,25 @@ def test_small_messages_pass_files_and_voice_passes_photos():
     late = request(B)
     outbox.add(late)
     assert drain(outbox, 2) == ids(late)
+
+
+def test_files_go_in_rising_quality_after_the_voice():
+    names = {"thumbnail": b"1" * 32, "preview": b"2" * 32, "": b"3" * 32, "voice": b"4" * 32}
+    outbox = reached(
+        rendition("preview", names["preview"], 1), manifest(1000, names[""], seq=2, role="photo"),
+        rendition("thumbnail", names["thumbnail"], 3), manifest(1000, names["voice"], seq=4),
+        window=Fixed(1000, 1),
+    )  # fmt: skip
+    drain(outbox)
+    for digest in names.values():
+        outbox.have(A, digest, (), False, 1)
+    sent = []
+    while chunk := outbox.next(1):
+        assert isinstance(chunk, SendChunk)
+        sent.append(chunk.digest)
+        outbox.acknowledged(chunk, 1)
+        outbox.have(A, chunk.digest, (), True, 1)
+    assert sent == [names[name] for name in ("voice", "thumbnail", "preview", "")]
 
 
 def test_the_same_picture_in_two_consults_is_told_and_freed_for_each():

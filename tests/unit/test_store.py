@@ -23,6 +23,7 @@ from edge_agent.store import (
     ConsultOpened,
     DraftGone,
     DraftKept,
+    FileAsked,
     FileDelivered,
     FileForgotten,
     FileKept,
@@ -75,6 +76,7 @@ def test_everything_comes_back_as_it_was_kept(store):
             *map(MessageQueued, messages),
             DraftKept(CONSULT, b"draft"),
             CaseKept(CONSULT, 11, "A 12", ("fever", "cough"), "urgent"),
+            ProgressCame(CONSULT, "received", 15),
             ProgressCame(CONSULT, "seen", 12),
             ProgressCame(CONSULT, "closed", 13),
             AdviceCame(CONSULT, advice),
@@ -89,6 +91,7 @@ def test_everything_comes_back_as_it_was_kept(store):
     (consult,) = contents.consults
     assert (consult.id, consult.opened_at_ms, consult.opened_by, consult.next_seq) == (CONSULT, 7, "patient", 3)
     assert (consult.saved_at_ms, consult.seen_at_ms, consult.closed_at_ms) == (11, 12, 13)
+    assert consult.received_at_ms == 15
     assert (consult.patient, consult.complaints, consult.urgency) == ("A 12", ("fever", "cough"), "urgent")
     assert contents.waiting == messages
     assert contents.files == [file]
@@ -126,6 +129,27 @@ def test_files_are_kept_by_their_digest(store):
     store.commit([FileDelivered(CONSULT, kept.digest)])
     assert store.load().files == []
     assert again(store).file_path(kept.digest).exists()
+
+
+def test_an_original_may_go_with_its_photo_until_it_is_asked_for(store):
+    photo = keep(store, b"photo")
+    capture = store.new_capture(".jpg")
+    capture.write_bytes(b"a larger one")
+    digest, size = store.keep_file(capture)
+    original = FileKept(CONSULT, digest, "photo", "image/jpeg", size, 9, "patient", 0, photo.digest, "original")
+    store.commit([original])
+    assert store.original_of(CONSULT, photo.digest) == original
+    assert store.original_of(b"o" * 16, photo.digest) is None
+    store.commit([FileDelivered(CONSULT, photo.digest)])
+    assert store.load().files == []
+    store.commit([FileAsked(CONSULT, digest)])
+    opened = again(store)
+    assert opened.load().files == [original]
+    opened.commit([FileDelivered(CONSULT, digest)])
+    assert opened.load().files == []
+    opened.file_path(digest).unlink()
+    assert opened.original_of(CONSULT, photo.digest) is None
+    opened.close()
 
 
 def test_a_file_in_two_consults_goes_with_the_second(store):

@@ -138,6 +138,34 @@ async def test_steps_are_backed_by_the_far_ends_word(agent):
     assert records.step(CONSULT, drafted=False, unsent=True) == "heard"
     records.progress(CONSULT, "closed", 10)
     assert records.step(CONSULT, drafted=False, unsent=False) == "closed"
+    assert records.times(CONSULT) == {"saved": 6, "seen": 7, "answered": 8, "heard": 9, "closed": 10}
+
+
+async def test_what_is_sent_after_the_case_takes_no_step_back(agent):
+    records = agent.records
+    records.case_saved(CaseKept(CONSULT, 6, "", (), "routine"))
+    records.progress(CONSULT, "received", 7)
+    assert records.step(CONSULT, drafted=False, unsent=True) == "received"  # an original that was asked for
+    records.progress(CONSULT, "seen", 8)
+    assert records.step(CONSULT, drafted=False, unsent=True) == "seen"
+    assert records.times(CONSULT) == {"saved": 6, "received": 7, "seen": 8}
+    records.case_saved(CaseKept(CONSULT, 9, "", (), "routine"))  # the patient left another message
+    assert records.step(CONSULT, drafted=False, unsent=True) == "saved"
+    assert "received" not in records.times(CONSULT)
+
+
+async def test_everything_is_sent_is_said_only_when_nothing_waits(agent, lock):
+    agent.records.case_saved(CaseKept(CONSULT, 6, "A 12", ("fever",), "urgent"))
+    lock.face = "open"
+    worker = show(agent, lock, Status()).worker
+    assert (worker.unsent, worker.unsent_since_ms) == (0, 0)
+    note = agent.records.queue(CONSULT, wire.CaseNote("worker", 1), 77).message
+    agent.delivery.add(note)
+    worker = show(agent, lock, Status()).worker
+    assert (worker.unsent, worker.unsent_since_ms) == (1, 77)
+    assert worker.consults[0].unsent_since_ms == 77
+    agent.delivery.receipt(wire.Receipt((note.id,)))
+    assert show(agent, lock, Status()).worker.unsent == 0
 
 
 async def test_other_peoples_consults_are_behind_the_lock(agent, lock):

@@ -12,7 +12,7 @@
  *   hang-up, turn-speak, turn-state (data-hearing, data-waiting, data-sent), mute, camera, device-problem, devices-retry, elapsed; ended (data-outcome), ended-done;
  *   tab-open, tab-closed, older; case-row (data-consult, data-state, data-complete); case (data-consult,
  *   data-state), case-text, ring-kiosk, close-case, leave-case, other-patient; photo and voice (data-digest,
- *   data-complete), photo-large; call-line (data-outcome); advice (data-advice, data-reached sent|delivered|heard);
+ *   data-complete; a photo has data-shows, too, of what it is shown in), photo-large, ask-original, original-asked, damaged; call-line (data-outcome); advice (data-advice, data-reached sent|delivered|heard);
  *   password-open, password-dialog, password-old, password-new, password-again, password-submit, password-error;
  *   advice-text, advice-send, advice-error, record-reply, record-stop, reply-preview, reply-discard
  */
@@ -20,12 +20,13 @@
 import { ApiError, changePassword, closedCases, sendAdvice, signIn, signOut, whoAmI } from "./api.js";
 import { CallMedia } from "./call.js";
 import { callView, endedBar, words } from "./callview.js";
-import { caseView, photoDialog } from "./case.js";
+import { caseView } from "./case.js";
 import { h, render } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { inbox } from "./inbox.js";
 import { Office } from "./office.js";
 import { passwordDialog, passwordPage } from "./password.js";
+import { photoDialog } from "./photos.js";
 import { Recorder } from "./recorder.js";
 import { Ringer } from "./ring.js";
 import { waitingRoom } from "./room.js";
@@ -195,6 +196,8 @@ const actions = {
   },
 
   closeCase: (consult) => socket.send({ type: "close_case", consult }),
+
+  askOriginal: (consult, digest) => socket.send({ type: "ask_original", consult, digest }),
 
   enlarge: (digest) => change({ enlarged: digest }),
 

@@ -2,10 +2,12 @@
 
 import { adviceThread, composer } from "./advice.js";
 import { fileUrl } from "./api.js";
+import { arriving } from "./arriving.js";
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
 import { urgencyChip } from "./inbox.js";
-import { clockTime, complaintLabel, count, duration, fileSize, outcomeLabel, stateLabel } from "./labels.js";
+import { clockTime, complaintLabel, count, duration, outcomeLabel, stateLabel } from "./labels.js";
+import { photos } from "./photos.js";
 import { inCall } from "./state.js";
 
 /**
@@ -108,40 +110,6 @@ function note(shown, now) {
   );
 }
 
-function arriving(file) {
-  const name = `${Math.floor((100 * file.received) / file.size)} % of ${fileSize(file.size)}`;
-  return [h("progress", { max: file.size, value: file.received, "aria-label": `Arriving, ${name}` }), h("span", { class: "quiet" }, `Arriving: ${name}`)];
-}
-
-function photos(shown, actions) {
-  const files = shown.files.filter((file) => file.role === "photo" || file.role === "clip");
-  if (!files.length) return false;
-  return h(
-    "section",
-    { class: "block", key: "photos" },
-    h("h3", {}, icon("photo"), count(files.length, "photo")),
-    h(
-      "ul",
-      { class: "thumbnails" },
-      files.map((file, index) =>
-        h(
-          "li",
-          { key: file.digest, "data-test": "photo", "data-digest": file.digest, "data-complete": String(file.complete) },
-          !file.complete
-            ? h("div", { class: "thumbnail waiting-file" }, arriving(file))
-            : file.role === "clip"
-              ? h("video", { class: "thumbnail", controls: true, preload: "metadata", src: fileUrl(file.digest) })
-              : h(
-                  "button",
-                  { class: "thumbnail", type: "button", "aria-label": `Photo ${index + 1}, show large`, onclick: () => actions.enlarge(file.digest) },
-                  h("img", { src: fileUrl(file.digest), alt: "" }),
-                ),
-        ),
-      ),
-    ),
-  );
-}
-
 function voices(shown, now) {
   const files = shown.files.filter((file) => file.role === "voice");
   if (!files.length) return false;
@@ -191,29 +159,4 @@ function callText(call) {
   const by = !call.by_doctor && call.doctor ? (call.outcome === "answered" ? ` by ${call.doctor}` : `, ${call.doctor}`) : "";
   const length = call.answered_at && call.ended_at ? `, ${duration(call.ended_at - call.answered_at)}` : "";
   return `${from}: ${outcome}${by}${length}`;
-}
-
-/** One photo large, over everything. @param {import("./state.js").State} state @param {any} actions */
-export function photoDialog(state, actions) {
-  const files = (state.case?.files ?? []).filter((file) => file.role === "photo" && file.complete);
-  const at = files.findIndex((file) => file.digest === state.enlarged);
-  if (at < 0) return false;
-  const step = (by) => actions.enlarge(files[(at + by + files.length) % files.length].digest);
-  const keys = (event) => {
-    if (event.key === "ArrowLeft") step(-1);
-    if (event.key === "ArrowRight") step(1);
-  };
-  return h(
-    "dialog",
-    { class: "photo-dialog", key: "photo", "aria-label": `Photo ${at + 1} of ${files.length}`, "data-test": "photo-large", onclose: () => actions.enlarge(""), onkeydown: keys, created: (element) => queueMicrotask(() => element.showModal()) },
-    h("img", { src: fileUrl(state.enlarged), alt: `Photo ${at + 1} of ${files.length}` }),
-    h(
-      "div",
-      { class: "photo-bar" },
-      files.length > 1 && h("button", { type: "button", "aria-label": "Photo before", onclick: () => step(-1) }, icon("previous")),
-      h("span", {}, `${at + 1} of ${files.length}`),
-      files.length > 1 && h("button", { type: "button", "aria-label": "Next photo", onclick: () => step(1) }, icon("next")),
-      h("button", { type: "button", onclick: () => actions.enlarge("") }, icon("close"), "Close"),
-    ),
-  );
 }

@@ -54,6 +54,7 @@ const AUDIT = {
   seen: "was the first to read a case",
   closed: "closed a case",
   reopened: "opened a case again",
+  original_asked: "asked for a photo's original",
   advice: "gave advice",
   advice_heard: "heard advice",
   call_requested: "called",

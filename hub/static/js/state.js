@@ -7,7 +7,9 @@
  *   complaints: string[], text: string, state: string, photos: number, voice_ms: number, complete: boolean,
  *   seen: boolean, last_outcome: string|null}} CaseCard
  * @typedef {{digest: string, role: string, mime: string, size: number, received: number, complete: boolean,
- *   duration_ms: number, captured_at: number}} FileCard
+ *   duration_ms: number, captured_at: number, damage: string, renditions: Rendition[], original_bytes: number,
+ *   original_asked_at: number, original_gone: boolean}} FileCard
+ * @typedef {{digest: string, name: string, size: number, received: number, complete: boolean, damage: string}} Rendition
  * @typedef {{advice: string, given_by: string, given_at: number, text: string, reply: string, delivered_at: number,
  *   heard_at: number}} AdviceCard
  * @typedef {{call: string, requested_at: number, by_doctor: boolean, doctor: string, emergency: boolean,

@@ -3,7 +3,8 @@
 Its files hold random bytes. With TELECONSULT_TEST_MISSING it says that those devices are missing. What it offers is
 TELECONSULT_TEST_OFFER, in hex; the answers that it would connect to go into the file TELECONSULT_TEST_ANSWERS. With
 TELECONSULT_TEST_LOSSY its calls lose half of the far voice, with TELECONSULT_TEST_FITS every probe says that live
-fits, and what it plays of turns goes into the file TELECONSULT_TEST_TURNS.
+fits, and what it plays of turns goes into the file TELECONSULT_TEST_TURNS. With TELECONSULT_TEST_RENDITIONS its photos
+have a thumbnail and an original.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ async def main(socket: str) -> None:
                 recording = None
             case ipc.TakePhoto(id, path):
                 Path(path).write_bytes(os.urandom(60_000))
-                link.send(ipc.PhotoTaken(id, path))
+                made: list[ipc.PhotoRendition] = []
+                if "TELECONSULT_TEST_RENDITIONS" in os.environ:
+                    for name, mime, size in (("thumbnail", "image/webp", 2_000), ("original", "image/jpeg", 200_000)):
+                        made.append(ipc.PhotoRendition(name, mime, f"{path}.{name}"))
+                        Path(made[-1].path).write_bytes(os.urandom(size))
+                link.send(ipc.PhotoTaken(id, path, "", tuple(made)))
             case ipc.StartCall(call, leg):
                 offer = bytes.fromhex(os.environ.get("TELECONSULT_TEST_OFFER", "")) or b"offer of leg %d" % leg
                 link.send(ipc.OfferMade(call, leg, offer))

@@ -128,6 +128,59 @@ async def test_an_empty_message_is_dropped(hub, kiosk):
     assert not hub.all(wire.CaseSaved)
 
 
+async def with_renditions(kiosk) -> None:
+    await kiosk.agent.stop()
+    kiosk.agent.env["TELECONSULT_TEST_RENDITIONS"] = "1"
+    await kiosk.start()
+
+
+async def test_photos_go_in_rising_quality_and_the_original_when_asked(hub, kiosk):
+    await with_renditions(kiosk)
+    await offline(hub, kiosk)
+    consult = bytes.fromhex(await leave_message(kiosk))
+    assert sorted(len(data) for data in stored(kiosk).values()) == [2_000, 40_000, 60_000, 200_000]
+    await hub.start()
+    await kiosk.screen.until(lambda view: view.saved_step == "received", "received", 20.0)
+    voice, thumbnail, photo = hub.all(wire.Manifest)
+    assert [(each.role, each.rendition, each.of) for each in (voice, thumbnail, photo)] == [
+        ("voice", "", b""), ("photo", "thumbnail", photo.digest), ("photo", "", b""),
+    ]  # fmt: skip
+    assert photo.original_bytes == 200_000
+    assert hub.all(wire.CaseSaved)[-1].files == (voice.digest, photo.digest), "what the case is complete with"
+    assert {len(data) for data in hub.complete.values()} == {2_000, 40_000, 60_000}, "nobody has asked for more"
+
+    sent = await hub.send(wire.FileWanted(photo.digest), consult, 1)
+    await hub.until(wire.Receipt, lambda body: sent.id in body.ids)
+    original = await hub.until(wire.Manifest, lambda body: body.rendition == "original")
+    assert (original.of, original.size) == (photo.digest, 200_000)
+    while original.digest not in hub.complete:
+        await hub.until(wire.Chunk, since=len(hub.got))
+    assert hub.complete[original.digest] == stored(kiosk)[original.digest.hex()]
+    await kiosk.screen.until(lambda view: view.saved_step == "received", "what was received stays so")
+
+    (kiosk.state_dir / "store" / "files" / original.digest.hex()).unlink()  # as when room was short
+    sent = await hub.send(wire.FileWanted(photo.digest), consult, 2)
+    await hub.until(wire.Receipt, lambda body: sent.id in body.ids)
+    assert (await hub.until(wire.FileGone)).digest == photo.digest
+
+
+async def test_a_discarded_photo_takes_its_renditions_with_it(hub, kiosk):
+    await with_renditions(kiosk)
+    await offline(hub, kiosk)
+    await kiosk.screen.act("press")
+    await kiosk.screen.until(lambda view: view.screen == "draft", "the guided message")
+    await kiosk.screen.act("step", "photo")
+    await kiosk.screen.until(lambda view: view.draft is not None and view.draft.step == "photo", "the photo's turn")
+    await kiosk.screen.act("photo")
+    view = await kiosk.screen.until(lambda view: view.draft is not None and len(view.draft.photos) == 1, "a photo")
+    photo = view.draft.photos[0]
+    sizes = {2_000, 60_000, 200_000}
+    assert {len(data) for data in stored(kiosk).values()} >= sizes
+    await kiosk.screen.act("discard_photo", photo)
+    await kiosk.screen.until(lambda view: view.draft is not None and not view.draft.photos, "no photo")
+    assert not {len(data) for data in stored(kiosk).values()} & sizes
+
+
 async def test_seen_and_closed_are_shown(hub, kiosk):
     await offline(hub, kiosk)
     consult = bytes.fromhex(await leave_message(kiosk))

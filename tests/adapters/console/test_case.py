@@ -82,6 +82,68 @@ async def test_reads_a_case(desk: Desk) -> None:
     await expect(desk.part("case-row")).to_have_attribute("data-state", "closed")
 
 
+def rendition(name: str, digest: str, size: int, received: int | None = None) -> console.Rendition:
+    received = size if received is None else received
+    return console.Rendition(digest=digest, name=name, size=size, received=received, complete=received == size)
+
+
+async def test_photos_get_better_without_jumping(desk: Desk) -> None:
+    await desk.sign_in()
+    standin = desk.standin
+    large = cv2.imdecode(np.frombuffer(jpeg(20), np.uint8), 1)
+    small = {side: cv2.imencode(".webp", cv2.resize(large, (side, side * 3 // 4)))[1].tobytes() for side in (160, 640)}
+    standin.files = {
+        "1" * 64: (small[160], "image/webp"), "2" * 64: (small[640], "image/webp"), "3" * 64: (jpeg(20), "image/jpeg"),
+        "4" * 64: (cv2.imencode(".jpg", cv2.resize(large, (1920, 1440)))[1].tobytes(), "image/jpeg"),
+    }  # fmt: skip
+    first = photo("3" * 64, complete=False)
+    other = msgspec.structs.replace(
+        photo("7" * 64, complete=False), renditions=(rendition("thumbnail", "1" * 64, 2500),)
+    )
+    broken = msgspec.structs.replace(photo("8" * 64), damage="no_picture")
+    coming = msgspec.structs.replace(photo("9" * 64, complete=False), size=0, received=0)
+    boxes = []
+
+    async def show(*renditions: console.Rendition, **changes: object) -> None:
+        card = msgspec.structs.replace(first, renditions=renditions, original_bytes=420_000, **changes)
+        await standin.show(case(files=(card, other, broken, coming), photos=4, complete=False, state="receiving"))
+
+    async def shows(what: str) -> None:
+        await expect(desk.part("photo").first).to_have_attribute("data-shows", what)
+        await until_true(desk.page, "document.querySelector('[data-test=photo] img').complete")
+        boxes.append(await desk.part("photo").first.bounding_box())
+
+    thumbnail, preview = rendition("thumbnail", "1" * 64, 2500), rendition("preview", "2" * 64, 22_000)
+    await show(thumbnail, rendition("preview", "2" * 64, 22_000, 8_000))
+    await desk.part("case-row").click()
+    await shows("thumbnail")
+    await expect(desk.part("damaged")).to_contain_text("no picture")
+    await desk.picture("photos-thumbnail")
+    await desk.part("photo").first.locator("button").click()
+    await until_true(desk.page, "document.querySelector('[data-test=photo-large] img').naturalWidth === 160")
+    frame = await desk.part("photo-large").locator("img").bounding_box()
+    await desk.picture("photo-large-thumbnail")
+    await show(thumbnail, preview)
+    await shows("preview")
+    await until_true(desk.page, "document.querySelector('[data-test=photo-large] img').naturalWidth === 640")
+    await desk.picture("photo-large-preview")
+    await show(thumbnail, preview, complete=True, received=84_000)
+    await shows("photo")
+    await until_true(desk.page, "document.querySelector('[data-test=photo-large] img').naturalWidth === 960")
+    await expect(desk.part("ask-original")).to_have_text("Ask for the original (420 kB)")
+    await desk.picture("photo-large-whole")
+    await desk.part("ask-original").click()
+    asked = await standin.wait_for(console.AskOriginal)
+    assert (asked.consult, asked.digest) == (CONSULT, "3" * 64)
+    await show(thumbnail, preview, complete=True, received=84_000, original_asked_at=now_ms())
+    await expect(desk.part("original-asked")).to_be_visible()
+    await show(thumbnail, preview, rendition("original", "4" * 64, 420_000), complete=True, received=84_000)
+    await shows("original")
+    await until_true(desk.page, "document.querySelector('[data-test=photo-large] img').naturalWidth === 1920")
+    assert await desk.part("photo-large").locator("img").bounding_box() == frame
+    assert all(box == boxes[0] for box in boxes)
+
+
 async def test_what_people_typed_is_only_ever_text(desk: Desk) -> None:
     await desk.sign_in()
     hostile = case(patient=SCRIPT, text=SCRIPT, complaints=(SCRIPT, "__proto__"), site=SCRIPT, entered_by=SCRIPT)
