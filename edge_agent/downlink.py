@@ -110,11 +110,11 @@ class Downlink:
             reply = ReplyFile(consult, manifest.digest, manifest.mime, manifest.size)
         return dataclasses.replace(reply, key=manifest.key)
 
-    def key_named(self, name: bytes) -> tuple[bytes, bytes] | None:
-        """Digest and key of a file that is on its way."""
+    def key_named(self, name: bytes) -> tuple[bytes, bytes, bytes] | None:
+        """Consult, digest and key of a file that is on its way."""
         for reply in self._records.replies.values():
             if not reply.complete and trust.name_of_key(reply.key) == name:
-                return reply.digest, reply.key
+                return reply.consult, reply.digest, reply.key
         return None
 
     def reached(self) -> None:

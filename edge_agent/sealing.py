@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS_TO_SHOW = 3  # of what nobody but a stranger would say; fewer are an accident
 
-FileKeys = Callable[[bytes], tuple[bytes, bytes] | None]
+FileKeys = Callable[[bytes], tuple[bytes, bytes, bytes] | None]
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -35,7 +35,7 @@ class Sealing:
         """`saved` is what `to_save` gave last, b"" for nothing."""
         self.kiosk, self._own, self._hub, self._clock = kiosk, own, hub, clock
         self._hub_name = hub.signing.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        self.file_keys: FileKeys = lambda _name: None  # name of a key to digest and key; the downlink's
+        self.file_keys: FileKeys = lambda _name: None  # name of a key to consult, digest, key; the downlink's
         self.refused: Counter[str] = Counter()
         try:
             kept = msgspec.msgpack.decode(saved, type=_Saved) if saved else _Saved()
@@ -62,9 +62,9 @@ class Sealing:
         """Topic and payload. A chunk needs its file's key."""
         body = message.body
         topic = wire.up_topic(self.kiosk, body.CHANNEL)
-        encoded = wire.encode(message)
         if isinstance(body, wire.Chunk):
-            return topic, trust.wrap_chunk(encoded, topic, file_key)
+            return topic, trust.wrap_chunk(wire.encode_chunk(body), topic, file_key)
+        encoded = wire.encode(message)
         now_ms = self._clock.trusted_ms()
         lasts = body.DURABLE or isinstance(body, (wire.Status, wire.TimeAsked)) or now_ms is None
         return topic, trust.wrap(
@@ -117,8 +117,5 @@ class Sealing:
         found = self.file_keys(trust.named_key(payload))
         if found is None:
             raise trust.Unreadable("a chunk of no file that is awaited")
-        digest, key = found
-        message = wire.decode(trust.unwrap_chunk(payload, topic, key))
-        if not isinstance(message.body, wire.Chunk) or message.body.digest != digest:
-            raise trust.Forged("not a chunk of the file whose key it is sealed with")
-        return message
+        consult, digest, key = found
+        return wire.decode_chunk(trust.unwrap_chunk(payload, topic, key), consult, digest)

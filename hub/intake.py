@@ -367,16 +367,18 @@ class Intake:
             else:
                 content.ranges, asked = [], True
                 self._refuse("wrong_digest", kiosk, f"file {digest} is not what was announced; asking for all of it")
-        session.flush()
-        named = session.execute(
-            select(CaseFile.consult_id, Consult.kiosk_id)
-            .join(Consult, Consult.id == CaseFile.consult_id)
-            .where(CaseFile.digest == digest)
-        ).tuples()
-        for consult_id, kiosk_id in named:
-            out.cases.add(consult_id)
-            if completed and kiosk_id == kiosk and consult_id != consult:
-                _send_have(out, kiosk, consult_id, content, now_ms)
+        out.cases.add(consult)
+        if completed or asked:
+            session.flush()
+            named = session.execute(
+                select(CaseFile.consult_id, Consult.kiosk_id)
+                .join(Consult, Consult.id == CaseFile.consult_id)
+                .where(CaseFile.digest == digest)
+            ).tuples()
+            for consult_id, kiosk_id in named:
+                out.cases.add(consult_id)
+                if completed and kiosk_id == kiosk and consult_id != consult:
+                    _send_have(out, kiosk, consult_id, content, now_ms)
         if asked or content.complete:
             _send_have(out, kiosk, consult, content, now_ms)
 

@@ -21,14 +21,14 @@ def far(own: trust.OwnKeys) -> trust.FarKeys:
 
 def kiosk(saved: bytes = b"") -> Sealing:
     sealing = Sealing("kiosk-1", KIOSK, far(HUB), KioskClock(b""), saved)
-    sealing.file_keys = lambda name: (DIGEST, FILE_KEY) if name == trust.name_of_key(FILE_KEY) else None
+    sealing.file_keys = lambda name: (bytes(16), DIGEST, FILE_KEY) if name == trust.name_of_key(FILE_KEY) else None
     return sealing
 
 
 def hub_says(body: wire.Body, counter: int = 5) -> tuple[str, bytes]:
-    encoded = wire.encode(wire.Message(body))
     if isinstance(body, wire.Chunk):
-        return TOPICS[3], trust.wrap_chunk(encoded, TOPICS[3], FILE_KEY)
+        return TOPICS[3], trust.wrap_chunk(wire.encode_chunk(body), TOPICS[3], FILE_KEY)
+    encoded = wire.encode(wire.Message(body))
     status = isinstance(body, wire.HubStatus)
     topic = TOPICS[4] if status else wire.down_topic("kiosk-1", body.CHANNEL)
     reader = None if status else KIOSK.sealing.public_key()

@@ -70,7 +70,8 @@ class Hub:
         self._own = trust.OwnKeys(broker.authority.signing_key, broker.authority.seal_key)
         self._counter = trust.Counter()
         self._counter.kept(2**62)
-        self._file_keys: dict[bytes, bytes] = {}  # by digest
+        self._file_keys: dict[bytes, bytes] = {}  # of files to the kiosk, by digest
+        self._keys: dict[tuple[bytes, bytes], bytes] = {}  # of files from it, by consult and digest
         self._heard: Identity | None = None
         self.ahead_ms = 0
         self.got: list[wire.Message] = []
@@ -119,7 +120,7 @@ class Hub:
         if isinstance(body, wire.Manifest):
             self._file_keys[body.digest] = body.key
         if isinstance(body, wire.Chunk):
-            return trust.wrap_chunk(encoded, topic, self._file_keys[body.digest])
+            return trust.wrap_chunk(wire.encode_chunk(body), topic, self._file_keys[body.digest])
         kiosk = self._heard or self._broker.kiosks[-1]
         counter = self._counter.next(self.now_ms()) if counter is None else counter
         return trust.wrap(
@@ -130,8 +131,10 @@ class Hub:
     def unwrap(self, topic: str, payload: bytes) -> wire.Message:
         """Of whichever of the kiosks of this name has said it."""
         if payload[0] == trust.CHUNK:
-            keys = {trust.name_of_key(key): key for key in self._file_keys.values()}
-            return wire.decode(trust.unwrap_chunk(payload, topic, keys[trust.named_key(payload)]))
+            consult, digest = next(
+                of for of, key in self._keys.items() if trust.name_of_key(key) == trust.named_key(payload)
+            )
+            return wire.decode_chunk(trust.unwrap_chunk(payload, topic, self._keys[consult, digest]), consult, digest)
         for kiosk in self._broker.kiosks:
             public = kiosk.signing_key.public_key()
             with contextlib.suppress(trust.Forged):
@@ -139,7 +142,7 @@ class Hub:
                 self._heard = kiosk
                 message = wire.decode(said.message)
                 if isinstance(message.body, wire.Manifest):
-                    self._file_keys[message.body.digest] = message.body.key
+                    self._keys[message.consult, message.body.digest] = message.body.key
                 return message
         raise AssertionError(f"nobody's message on {topic}")
 

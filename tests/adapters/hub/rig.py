@@ -224,8 +224,10 @@ class TestKiosk:
 
     def unwrap(self, topic: str, payload: bytes) -> wire.Message:
         if payload[0] == trust.CHUNK:
-            keys = {trust.name_of_key(key): key for key in self.file_keys.values()}
-            return wire.decode(trust.unwrap_chunk(payload, topic, keys[trust.named_key(payload)]))
+            digest, key = next(
+                of for of in self.file_keys.items() if trust.name_of_key(of[1]) == trust.named_key(payload)
+            )
+            return wire.decode_chunk(trust.unwrap_chunk(payload, topic, key), b"", digest)
         said = trust.unwrap(payload, topic, self.hub.signing, self.own.sealing, wall_ms=now_ms(), allow_open=True)
         message = wire.decode(said.message)
         if isinstance(message.body, wire.Manifest):
@@ -243,7 +245,7 @@ class TestKiosk:
             body = message.body
         if isinstance(body, wire.Chunk):
             key = self.file_keys.setdefault(body.digest, wire.new_file_key())
-            return trust.wrap_chunk(encoded, topic, key)
+            return trust.wrap_chunk(wire.encode_chunk(body), topic, key)
         if isinstance(body, wire.Manifest):
             key = self.file_keys.setdefault(body.digest, body.key)
             encoded = wire.encode(msgspec.structs.replace(message, body=msgspec.structs.replace(body, key=key)))
