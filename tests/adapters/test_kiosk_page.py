@@ -64,10 +64,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def kiosk(browser: Browser, tmp_path: Path) -> AsyncIterator[Kiosk]:
+async def kiosk(browser: Browser) -> AsyncIterator[Kiosk]:
     port = Port(make_view("idle"), SimulatedBoard())
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(jpeg(colour=(40, 80, 160)))
+    photo = jpeg(colour=(40, 80, 160))
     port.files = {id: photo for id in ("p1", "p2", "p3")}
     async with serving(port) as url:
         page = await browser.new_page(viewport={"width": 1024, "height": 600})
