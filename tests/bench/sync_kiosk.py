@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_agent.store import Change, FileKept
+
 from edge_agent.agent import Agent
 from edge_agent.config import read_kiosk_settings
 from edge_agent.core import wire
 from edge_agent.core.outbox import Item, SendChunk
-from edge_agent.store import Change, FileKept
 from kiosk import agent_process
 
 
