@@ -6,16 +6,18 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.core.checks import Card
+from edge_agent.storage import store_key
+from edge_agent.storage.database import look_for_damage
 
 FSYNCS, FSYNC_BYTES = 20, 4096
 STORE_S = 4.0
+STORE_FILE = "store/kiosk.db"
 FSYNCS_S = 3.0  # no longer, however slow the card is
 UNITS = (
     "teleconsult-agent.service", "teleconsult-screen.service", "teleconsult-hub.service", "teleconsult-broker.service",
@@ -111,24 +113,14 @@ def _wear(folder: Path, sys: Path) -> tuple[tuple[int, ...], int]:
     return (), 0
 
 
-def store_problem(database: Path) -> str | None:
-    """Read without changing anything; "" where it is whole, None where there is none or it is too large for now."""
-    if not database.exists():
-        return None
+def store_problem(state_dir: Path) -> str | None:
+    """ "" where it is whole; None where that cannot be told: there is none, its key is not ours to read, or it is busy or
+    too large for now."""
     try:
-        with sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0) as db:
-            until = time.monotonic() + STORE_S
-            db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
-            said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.OperationalError as error:
-        busy = any(word in str(error) for word in ("locked", "interrupted"))
-        return None if busy else f"it cannot be read ({error})"
-    except sqlite3.DatabaseError as error:
-        return f"it is damaged ({error})"
-    finally:
-        if "db" in locals():
-            db.close()
-    return "" if said == "ok" else f"it is damaged ({said.splitlines()[0]})"
+        key = store_key.read_key(state_dir)
+    except OSError:
+        return None
+    return look_for_damage(state_dir / STORE_FILE, key, STORE_S)
 
 
 def synchronised() -> bool:

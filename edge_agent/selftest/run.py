@@ -193,7 +193,7 @@ def _card(settings: KioskSettings, options: Options, agent: AgentState | None) -
     elif "disk_broken" in conditions:
         problem = "the agent cannot write to it"
     else:
-        problem = machine.store_problem(settings.state_dir / "store" / "kiosk.db")
+        problem = machine.store_problem(settings.state_dir)
     return [*found, checks.judge_store(problem)]
 
 

@@ -36,6 +36,7 @@ from edge_agent.door import Visit, door_path
 from edge_agent.identity import Identity
 from edge_agent.join import join
 from edge_agent.selftest.run import Options, Result, run
+from edge_agent.storage.store_key import KEY_FILE
 from hub import app, enrol
 from tests.adapters.agent.rig import Kiosk
 from tests.adapters.agent.test_clock import LIBRARY
@@ -213,6 +214,7 @@ async def test_a_card_that_became_read_only(clinic: Clinic, tmp_path: Path) -> N
 async def test_a_damaged_store(clinic: Clinic, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     shutil.copy(clinic.kiosk.state_dir / "store" / "kiosk.db", tmp_path / "store" / "kiosk.db")
+    shutil.copy(clinic.kiosk.state_dir / KEY_FILE, tmp_path / KEY_FILE)
     with (tmp_path / "store" / "kiosk.db").open("r+b") as file:
         file.write(os.urandom(4096))
     named(await clinic.test(kiosk={"state_dir": str(tmp_path)}), "store_damaged")
