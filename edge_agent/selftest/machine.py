@@ -114,8 +114,8 @@ def _wear(folder: Path, sys: Path) -> tuple[tuple[int, ...], int]:
 
 
 def store_problem(state_dir: Path) -> str | None:
-    """ "" where it is whole; None where that cannot be told: there is none, its key is not ours to read, or it is busy or
-    too large for now."""
+    """Empty where it is whole; None where that cannot be told: there is none, its key is not ours to read, or it is
+    busy, or too large for now."""
     try:
         key = store_key.read_key(state_dir)
     except OSError:
