@@ -112,6 +112,7 @@ class LinkShare:
         self.allocation = self._allocator.share(
             self._way_up(), self._way_down(), now, held=held, still_waits=still_waits
         )
+        self._watch_down(now)
         self.trace.decided(self.allocation, self.queue_s, now)
         return self.allocation
 
