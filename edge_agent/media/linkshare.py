@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_agent.core.allocator import Allocation, Allocator, Motion
+from edge_agent.core.allocator import Allocation, Allocator
 from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
-from edge_agent.core.farlink import FarLink
 from edge_agent.core.trace import Trace
 from edge_agent.core.transport_cc import Fate
-from edge_agent.core.voice import MOST_LOST, Direction, LinkMemory
+from edge_agent.core.voice import Direction, LinkMemory
 
-RETRY_S, MOST_RETRY_S = 20.0, 160.0
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
 
@@ -26,9 +24,6 @@ class LinkShare:
         self._memory = memory
         start_bps = memory.told_up_bps or memory.learnt_up_bps
         self._up = Estimator(now, start_bps)
-        self._down: FarLink | None = None  # from the first pictures on: what voice alone waits tells of others
-        self._down_quiet_at, self._down_retry_s = now, RETRY_S
-        self._counted = 0, 0  # packets of the far voice that came, and that were lost
         self.trace = Trace(now, start_bps)
         self._is_told = False  # the far end reports on numbered packets
         self._allocator = Allocator()
@@ -61,21 +56,9 @@ class LinkShare:
         self._up.take_rtt(rtt_s, now, wire_bytes)
         self.trace.answered(rtt_s, wire_bytes, now)
 
-    def voice_arrived(self, timestamp: int, clock_rate: int, wire_bytes: int, now: float) -> None:
-        if self._down is not None:
-            self._down.voice_arrived(timestamp, clock_rate, wire_bytes, now)
-
-    def picture_arrived(self, wire_bytes: int, now: float) -> None:
-        if self._down is not None:
-            self._down.packet_arrived(wire_bytes, now)
-
-    def voice_counted(self, received: int, lost: int, now: float) -> None:
+    def voice_counted(self, received: int, lost: int) -> None:
         """Packets of the far voice since the leg's start."""
         self._memory.lost_down.add_counts(received, lost)
-        new_received, new_lost = received - self._counted[0], lost - self._counted[1]
-        self._counted = received, lost
-        if self._down is not None and new_received > 0 and 0 <= new_lost < MOST_LOST:
-            self._down.lost(new_lost, new_received + new_lost, now)
 
     @property
     def rtt_s(self) -> float:
@@ -112,7 +95,6 @@ class LinkShare:
         self.allocation = self._allocator.share(
             self._way_up(), self._way_down(), now, held=held, still_waits=still_waits
         )
-        self._watch_down(now)
         self.trace.decided(self.allocation, self.queue_s, now)
         return self.allocation
 
@@ -123,25 +105,6 @@ class LinkShare:
         return Direction(rate_bps, self._memory.lost_up.share, USUAL_RUN, self.known)
 
     def _way_down(self) -> Direction:
-        rate_bps = self._supposed_down_bps if self._down is None else self._down.rate_bps
-        if self._memory.told_down_bps is not None:
-            rate_bps = min(self._memory.told_down_bps, rate_bps)
+        """Few links are narrower down than up; what the browser's own estimator finds bounds it."""
+        rate_bps = self._memory.told_down_bps or max(UNKNOWN_BPS, self._up.rate_bps)
         return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known)
-
-    @property
-    def _supposed_down_bps(self) -> float:
-        """Few links are narrower down than up."""
-        return self._memory.told_down_bps or max(UNKNOWN_BPS, self._up.rate_bps)
-
-    def _watch_down(self, now: float) -> None:
-        """Only with pictures is the way down used so that it tells what it carries. When it has had none for a while
-        it is tried again, each time later."""
-        if self.allocation.down.motion is Motion.MOVING:
-            self._down_quiet_at = now
-            if self._down is None:
-                self._down = FarLink(now, self._supposed_down_bps)
-            elif not self._down.known:
-                self._down.suppose(self._supposed_down_bps)
-        elif self._down is not None and now - self._down_quiet_at > self._down_retry_s:
-            self._down, self._down_quiet_at = None, now
-            self._down_retry_s = min(MOST_RETRY_S, 2 * self._down_retry_s)

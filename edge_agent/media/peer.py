@@ -38,7 +38,7 @@ from edge_agent.core.pacer import longest_packet_bytes
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, NO_PHOTO, PHOTO_WANTED, Steering, voice_wish
 from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
-from edge_agent.core.voice import CONTROL_BPS, HEADER_BYTES, LinkMemory, PicturePlan
+from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import DATA_LOOK_S, IP_UDP_BYTES, egress_of
@@ -369,14 +369,12 @@ class Leg:
                 self.camera.layered = self.egress.sends_base_twice = layered
             elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
                 self._count_at = now + COUNT_S
-                self._link.voice_counted(entry.packetsReceived, entry.packetsLost, now)  # type: ignore[attr-defined]
+                self._link.voice_counted(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
 
     # --- the far end's sound
 
     def _take_sound(self, packet: RtpPacket) -> None:
         payload, older = packet.payload, ()
-        wire_bytes = HEADER_BYTES + len(payload) + self.egress.extra_bytes
-        self._link.voice_arrived(packet.timestamp, SAMPLE_RATE_HZ, wire_bytes, time.monotonic())
         if packet.payload_type in hooks.red_payload_types(self._audio_receiver):
             try:
                 _, payload, older = red.parse(payload)
@@ -407,8 +405,6 @@ class Leg:
         await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
-        wire_bytes = HEADER_BYTES + len(packet.payload) + self.egress.extra_bytes
-        self._link.picture_arrived(wire_bytes, time.monotonic())
         if self._picture_ssrc not in (None, packet.ssrc):
             self._pictures.restart()
         self._picture_ssrc = packet.ssrc
