@@ -76,6 +76,9 @@ export class Leg {
       const kind = /** @type {Kind} */ (transceiver.receiver.track.kind);
       transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
       if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
+      // A browser learns its buffer's length from packets that come, not from copies that come a packet later: it would
+      // play a gap before the copy is there.
+      if (kind === "audio") /** @type {any} */ (transceiver.receiver).jitterBufferTarget = copiesAfterMs(this.offer);
     }
     await this.pc.setLocalDescription(await this.pc.createAnswer());
     if (!READS_PICTURE_LIMIT) await this.#limitPictures();
@@ -187,6 +190,17 @@ export class Leg {
 
 /** @param {string} sdp */
 const candidatesOf = (sdp) => sdp.match(/(?<=^a=)candidate:.*$/gm)?.map((line) => line.trimEnd()) ?? [];
+
+const LATE_MS = 20; // of copies too
+
+/** How late the copy of a lost packet is here at most, null where none come. A kiosk speaks as it asks us to: in packets as
+ * long, repeated or not. @param {string} sdp */
+function copiesAfterMs(sdp) {
+  const audio = sdp.match(/^m=audio \d+ \S+ (\d+)[^]*?(?=^m=|$(?![^]))/m);
+  const ms = Number(audio?.[0].match(/^a=ptime:(\d+)/m)?.[1]);
+  const repeated = audio && new RegExp(`^a=rtpmap:${audio[1]} red/`, "m").test(audio[0]);
+  return repeated && ms ? 2 * ms + LATE_MS : null;
+}
 
 /** @param {string} sdp */
 const ufragOf = (sdp) => sdp.match(/^a=ice-ufrag:(\S+)/m)?.[1];
