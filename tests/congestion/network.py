@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.linklab.path import Loss, Outage, Rate
+from tests.linklab.path import Loss, Losses, Outage, Rate
 
 NO_LOSS = Loss()
 
@@ -60,7 +60,7 @@ class Link:
         self._queue: deque[tuple[float, int]] = deque()  # begun to be clocked out at, bits
         self._queued_bits = 0
         self._last_arrival = 0.0
-        self._in_run = False
+        self._losses = Losses(spec.loss, self._random)
 
     def offer(self, size_bytes: int, arrived: Callable[[], None], delay_s: float = 0.0) -> None:
         """`arrived` is called at the far end, after `delay_s` more than the link's own; never if the packet is lost."""
@@ -80,7 +80,7 @@ class Link:
         self.waits_s.append(start - now)
         queue.append((start, bits))
         self._queued_bits += bits
-        if self._is_lost():
+        if self._losses.next_is_lost():
             return
         arrival = self._free_at + self.spec.delay_s + delay_s
         if self.spec.jitter_s:
@@ -90,17 +90,6 @@ class Link:
 
     def waits_between(self, start: float, end: float) -> list[float]:
         return sorted(self.waits_s[bisect_left(self.times, start) : bisect_left(self.times, end)])
-
-    def _is_lost(self) -> bool:
-        loss = self.spec.loss
-        if not loss.fraction:
-            return False
-        if loss.mean_run == 1:
-            return self._random.random() < loss.fraction
-        leave = 1 / loss.mean_run
-        enter = leave * loss.fraction / (1 - loss.fraction)
-        self._in_run = self._random.random() >= leave if self._in_run else self._random.random() < enter
-        return self._in_run
 
 
 def capacity_bits(rate: Rate, start: float, end: float, most_bps: float = float("inf")) -> float:

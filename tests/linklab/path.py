@@ -86,6 +86,26 @@ class Loss:
             raise ValueError("loss is a fraction from 0 to below 1, its mean run 1 or more")
 
 
+class Losses:
+    """Which packets are lost, one after another, independently or in runs (Gilbert's model)."""
+
+    def __init__(self, loss: Loss, draws: random.Random) -> None:
+        self._loss, self._draws = loss, draws
+        self._in_run = False
+
+    def next_is_lost(self) -> bool:
+        loss = self._loss
+        if not loss.fraction:
+            return False
+        if loss.mean_run == 1:
+            return self._draws.random() < loss.fraction
+        # Gilbert: leave a run with 1/N, enter one so that the long-run share is the fraction.
+        leave = 1 / loss.mean_run
+        enter = leave * loss.fraction / (1 - loss.fraction)
+        self._in_run = self._draws.random() >= leave if self._in_run else self._draws.random() < enter
+        return self._in_run
+
+
 @dataclass(frozen=True)
 class Outage:
     """Nothing is clocked out from `start_s` for `seconds`; the queue is held."""
@@ -129,7 +149,7 @@ class LinkPath:
         self._free_at = 0.0
         self._flying: deque[tuple[float, bytes]] = deque()
         self._last_arrival = 0.0
-        self._in_run = False
+        self._losses = Losses(spec.loss, self._random)
 
     def offer(self, packet: bytes, now: float) -> None:
         """A packet at the near end; dropped when the queue is full."""
@@ -179,7 +199,7 @@ class LinkPath:
                 return
             self._clocking = None
             self._free_at = done
-            if self._is_lost():
+            if self._losses.next_is_lost():
                 self.counts.lost += 1
                 continue
             arrival = done + self.spec.delay_s + self._random.uniform(0, self.spec.jitter_s)
@@ -199,15 +219,3 @@ class LinkPath:
             if outage.start_s <= at < outage.start_s + outage.seconds:
                 at = outage.start_s + outage.seconds
         return at
-
-    def _is_lost(self) -> bool:
-        loss = self.spec.loss
-        if not loss.fraction:
-            return False
-        if loss.mean_run == 1:
-            return self._random.random() < loss.fraction
-        # Gilbert: leave a run with 1/N, enter one so that the long-run share is the fraction.
-        leave = 1 / loss.mean_run
-        enter = leave * loss.fraction / (1 - loss.fraction)
-        self._in_run = self._random.random() >= leave if self._in_run else self._random.random() < enter
-        return self._in_run
