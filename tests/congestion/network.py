@@ -60,7 +60,7 @@ class Link:
         self._queue: deque[tuple[float, int]] = deque()  # begun to be clocked out at, bits
         self._queued_bits = 0
         self._last_arrival = 0.0
-        self._losses = Losses(spec.loss, self._random)
+        self._losses = Losses(self._random)
 
     def offer(self, size_bytes: int, arrived: Callable[[], None], delay_s: float = 0.0) -> None:
         """`arrived` is called at the far end, after `delay_s` more than the link's own; never if the packet is lost."""
@@ -80,7 +80,7 @@ class Link:
         self.waits_s.append(start - now)
         queue.append((start, bits))
         self._queued_bits += bits
-        if self._losses.next_is_lost():
+        if self._losses.next_is_lost(self.spec.loss):
             return
         arrival = self._free_at + self.spec.delay_s + delay_s
         if self.spec.jitter_s:

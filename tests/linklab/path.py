@@ -89,12 +89,12 @@ class Loss:
 class Losses:
     """Which packets are lost, one after another, independently or in runs (Gilbert's model)."""
 
-    def __init__(self, loss: Loss, draws: random.Random) -> None:
-        self._loss, self._draws = loss, draws
+    def __init__(self, draws: random.Random) -> None:
+        self._draws = draws
         self._in_run = False
 
-    def next_is_lost(self) -> bool:
-        loss = self._loss
+    def next_is_lost(self, loss: Loss) -> bool:
+        """`loss` may be another than the last time: links change."""
         if not loss.fraction:
             return False
         if loss.mean_run == 1:
@@ -149,7 +149,7 @@ class LinkPath:
         self._free_at = 0.0
         self._flying: deque[tuple[float, bytes]] = deque()
         self._last_arrival = 0.0
-        self._losses = Losses(spec.loss, self._random)
+        self._losses = Losses(self._random)
 
     def offer(self, packet: bytes, now: float) -> None:
         """A packet at the near end; dropped when the queue is full."""
@@ -199,7 +199,7 @@ class LinkPath:
                 return
             self._clocking = None
             self._free_at = done
-            if self._losses.next_is_lost():
+            if self._losses.next_is_lost(self.spec.loss):
                 self.counts.lost += 1
                 continue
             arrival = done + self.spec.delay_s + self._random.uniform(0, self.spec.jitter_s)
