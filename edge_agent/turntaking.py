@@ -21,6 +21,7 @@ from edge_agent.storage import Change
 log = logging.getLogger(__name__)
 
 KEPT_SAID = 8  # turns whose ticks may be shown
+FAR_TO_REST_S = 30.0  # the far end has been told by then, or never will be
 MOST_TRIES = 3  # to play one; what cannot be played is left to the hub, which keeps what nobody heard
 
 Sent = Literal["", "sending", "delivered", "heard"]
@@ -87,6 +88,7 @@ class TurnTaking:
         self._leg = 0
         self._sampled: tuple[float, LinkSample] | None = None  # of this leg, the last
         self._far_rests = True
+        self._began_at = 0.0
         self._way_back = WayBack()
 
     # --- the call's state
@@ -97,7 +99,8 @@ class TurnTaking:
             return
         self._on, self._over, self._consult = True, False, consult
         self._belong_to(call)
-        self._way_back.begin(self._owner.mono())
+        self._began_at = self._owner.mono()
+        self._way_back.begin(self._began_at)
 
     def end(self, live: bool) -> None:
         """They do no more. What the doctor said last is still heard where they talk on (`live`)."""
@@ -279,7 +282,7 @@ class TurnTaking:
             and not self._saying
             and not self._box.is_spoken(now)
             and not self._owner.unsent(self._consult)
-            and self._far_rests
+            and (self._far_rests or now - self._began_at > FAR_TO_REST_S)
         )
         in_full = self._way_back.probe(now, quiet)
         if in_full is not None and not self._owner.send_media(ipc.ProbeLive(self._call, in_full)):
