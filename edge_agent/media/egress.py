@@ -60,7 +60,7 @@ AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S, DATA_LOOK_S = 0.1, 0.02
 TWICE_AFTER_S = 0.06  # losses come in company
 RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
-RTCP_AT_REST_S = 1.0
+RTCP_AT_REST_S = 5.0  # nobody asks for more; one a second was a tenth of 8 kbit/s
 MOST_REMEMBERED = 512
 
 MOST_SOURCES = 8  # a far end has three; reports tell of each, and 31 is all that one can hold
