@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_agent.core.release import MANIFEST, SIGNATURE, Keys, Manifest, ReleaseFile
+from edge_agent.core.release import MANIFEST, SIGNATURE, Content, Keys, Manifest
 
 SIGNING, RECOVERY, NEXT = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
 
@@ -22,7 +22,7 @@ KEYS = Keys(1, public(SIGNING), public(RECOVERY))
 
 
 def make_manifest(version: str, files: Mapping[str, bytes], **more: object) -> bytes:
-    entries = tuple(ReleaseFile(path, hashlib.sha256(data).hexdigest(), len(data)) for path, data in files.items())
+    entries = {path: Content(hashlib.sha256(data).hexdigest(), len(data)) for path, data in files.items()}
     return msgspec.json.encode(Manifest(version, entries, **more))  # type: ignore[arg-type]
 
 

@@ -7,13 +7,16 @@ after it (`Keys`, numbered upwards): the signing key a new signing key, the reco
 anybody going to a kiosk, and who has stolen a signing key cannot take the recovery key's place.
 
 A kiosk that missed a change of keys is told the manifests that announced it, one after the other (`follow`).
+
+Of the files a kiosk wants `kit/…`, which is what its release's folder is made of, and those of `wheels/…` that are for it;
+the rest is for who sets a kiosk up (`scripts/build-bundle`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -26,13 +29,16 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_FILES = 20_000
 KEY_BYTES = 32
 
-KIT, WHEELS, REQUIREMENTS = "kit/", "wheels/", "requirements.txt"
+KIT, WHEELS = "kit/", "wheels/"
 
-_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){1,3}")
+_VERSION = re.compile(r"(\d{1,6}(?:\.\d{1,6}){1,3})(\+[0-9a-z.]{1,40})?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_PATH = re.compile(r"[A-Za-z0-9._@+~-]+(/[A-Za-z0-9._@+~-]+)*")
-_NOT_OURS = (MANIFEST, SIGNATURE, "complete", ".venv")  # of the folder that it is installed in
+_PATH = re.compile(r"[A-Za-z0-9._@+~%:-]+(/[A-Za-z0-9._@+~%:-]+)*")
+_WHEEL = re.compile(
+    r"wheels/([A-Za-z0-9._]+)-([A-Za-z0-9._+!]+)(?:-\d[^-]*)?-([a-z0-9.]+)-([a-z0-9.]+)-([a-z0-9._]+)\.whl"
+)
+_NOT_OURS = (".venv", MANIFEST, SIGNATURE)  # in the folder that it is installed in
 
 
 class ReleaseError(ValueError):
@@ -47,27 +53,46 @@ class Keys(msgspec.Struct, frozen=True):
     recovery: str
 
 
-class ReleaseFile(msgspec.Struct, frozen=True):
-    path: str  # below the release's folder, with `/`
+class Content(msgspec.Struct, frozen=True):
     sha256: str
     size: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    version: str  # 1.2 or 1.2.3
-    files: tuple[ReleaseFile, ...]
-    architecture: str = ""  # as Debian names it; "": any
-    python: str = ""  # 3.11; "": any
+    version: str  # 1.2.3, or 1.2.3+a0b1c2d3 of a commit between releases
+    files: Mapping[str, Content]  # by path below the release's folder, with `/`
     platform: int = 0
     keys: Keys | None = None  # from now on
 
-    @property
-    def name(self) -> str:
-        return "-".join(filter(None, (self.version, self.architecture, self.python and f"py{self.python}")))
+    def wanted(self, machine: Machine) -> dict[str, Content]:
+        """What a kiosk needs of it. Raises ReleaseError where it is for other machines."""
+        wheels = [path for path in self.files if path.startswith(WHEELS)]
+        own = {path for path in wheels if machine.takes(path)}
+        if any(not path.endswith("-any.whl") for path in wheels) and all(path.endswith("-any.whl") for path in own):
+            raise ReleaseError(f"release {self.version} is not for {machine.processor} with Python {machine.python}")
+        return {path: each for path, each in self.files.items() if path.startswith(KIT) or path in own}
 
-    @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
+
+class Machine(NamedTuple):
+    processor: str  # as wheels name it: aarch64, x86_64
+    python: str  # 3.11
+
+    def takes(self, wheel: str) -> bool:
+        """Whether this wheel is for it (PEP 425); which of several GNU C libraries is not looked at."""
+        found = _WHEEL.fullmatch(wheel)
+        if found is None:
+            return False
+        pythons, abis, platforms = (part.split(".") for part in found.groups()[2:])
+        minor = int(self.python.split(".")[1])
+        by_abi3 = "abi3" in abis and any(re.fullmatch(r"cp3\d+", p) and int(p[3:]) <= minor for p in pythons)
+        right = by_abi3 or not {"py3", f"py3{minor}", f"cp3{minor}"}.isdisjoint(pythons)
+        return right and any(p == "any" or p.endswith(f"_{self.processor}") for p in platforms)
+
+
+def distribution_of(wheel: str) -> str:
+    """`name-version`, as its folder in site-packages is called before `.dist-info`."""
+    found = _WHEEL.fullmatch(wheel)
+    return f"{found[1]}-{found[2]}" if found else ""
 
 
 class SignedManifest(msgspec.Struct, frozen=True):
@@ -83,9 +108,7 @@ class ReleaseRequest(msgspec.Struct, frozen=True):
     certificate: str  # PEM
     signature: str  # hex of DER
     version: str  # that it runs
-    signing_key: str = ""  # hex: the one that it believes; "": it has pinned none
-    architecture: str = ""
-    python: str = ""
+    signing_key: str  # hex: the one that it believes
 
 
 class ReleaseReply(msgspec.Struct, frozen=True):
@@ -96,10 +119,11 @@ class ReleaseReply(msgspec.Struct, frozen=True):
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """To be compared. Raises ReleaseError."""
-    if not _VERSION.fullmatch(version):
+    """To be compared; a commit's name counts for nothing. Raises ReleaseError."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
         raise ReleaseError(f"{version[:40]!r} is no version, such as 1.4.0")
-    numbers = tuple(map(int, version.split(".")))
+    numbers = tuple(map(int, found[1].split(".")))
     return numbers + (0,) * (4 - len(numbers))
 
 
@@ -112,22 +136,14 @@ def read_manifest(raw: bytes) -> Manifest:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ReleaseError(f"{MANIFEST} is damaged, or of another kind ({error}); copy the release again") from None
     version_key(manifest.version)
-    if not re.fullmatch(r"[a-z0-9]{0,20}", manifest.architecture) or not re.fullmatch(
-        r"(\d\.\d{1,3})?", manifest.python
-    ):
-        raise ReleaseError(f"{MANIFEST} names no architecture or no version of Python")
     if not 0 < len(manifest.files) <= MAX_FILES:
         raise ReleaseError(f"{MANIFEST} names {len(manifest.files)} files; a release has 1 to {MAX_FILES}")
-    seen: set[str] = set()
-    for file in manifest.files:
-        parts = PurePosixPath(file.path).parts
-        if not _PATH.fullmatch(file.path) or len(file.path) > 300 or ".." in parts or "." in file.path.split("/"):
-            raise ReleaseError(f"{MANIFEST} names a file where none may be: {file.path[:80]!r}")
-        if parts[0] in _NOT_OURS or file.path in seen:
-            raise ReleaseError(f"{MANIFEST} names {file.path[:80]!r}, which it may not, or twice")
-        if not _DIGEST.fullmatch(file.sha256) or not 0 <= file.size <= MAX_FILE_BYTES:
-            raise ReleaseError(f"{MANIFEST} has no SHA-256 or no size of {file.path[:80]!r}")
-        seen.add(file.path)
+    for path, content in manifest.files.items():
+        parts = path.split("/")
+        if not _PATH.fullmatch(path) or len(path) > 300 or {".", ".."} & set(parts) or set(parts[:2]) & set(_NOT_OURS):
+            raise ReleaseError(f"{MANIFEST} names a file where none may be: {path[:80]!r}")
+        if not _DIGEST.fullmatch(content.sha256) or not 0 <= content.size <= MAX_FILE_BYTES:
+            raise ReleaseError(f"{MANIFEST} has no SHA-256 or no size of {path[:80]!r}")
     if manifest.keys is not None:
         check_keys(manifest.keys)
     return manifest
@@ -171,14 +187,9 @@ def follow(chain: Iterable[SignedManifest], keys: Keys) -> tuple[Manifest, Keys]
     return manifest, keys
 
 
-def check_fits(manifest: Manifest, architecture: str, python: str) -> None:
+def check_fits(manifest: Manifest, machine: Machine) -> None:
     """Raises ReleaseError where it is for another machine."""
-    for what, wanted, here in (
-        ("a machine of", manifest.architecture, architecture),
-        ("Python", manifest.python, python),
-    ):
-        if wanted not in ("", here):
-            raise ReleaseError(f"release {manifest.version} is for {what} {wanted}, and this is {here}")
+    manifest.wanted(machine)
     if manifest.platform > PLATFORM:
         raise ReleaseError(
             f"release {manifest.version} needs newer units than these (platform {manifest.platform}, here {PLATFORM}): "

@@ -1,12 +1,12 @@
-"""What an update does next. Pure: `now` and all that is known are handed in.
+"""What an update does next. Pure: all that is known is handed in, times as seconds since.
 
-    nothing → fetch → prepare → switch → on trial → confirmed
-                                            └→ back to the last good one
+    fetch → prepare → switch → on trial (watch) → confirm
+                                               └→ back to the last good one
 
 `current` is what runs, `good` what has proven itself; on trial they differ. A version is confirmed when its agent says
 that it is ready (by then its store is open), its media process runs and it has reached the hub's broker; within
-`TRIAL_S`, or it goes back. It is begun only while the version before it reaches the broker, so that a dead line is not taken for a bad
-release; where the line dies just then, it is tried again later, `MOST_TRIES` times in all.
+`TRIAL_S`, or it goes back. It is begun only while the version before it reaches the broker, so that a dead line is not
+taken for a bad release; where the line dies just then, it is tried again later, `MOST_TRIES` times in all.
 
 Whatever this misses (killed, or the power cut) `edge_agent/update/fallback` finds: it counts the starts of a version on
 trial.
@@ -18,34 +18,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 TRIAL_S = 300.0
-MOST_TRIES = 3
-AGAIN_S = (0.0, 3600.0, 6 * 3600.0)  # after so many tries
+AGAIN_S = (0.0, 3600.0, 6 * 3600.0)  # until the next try, after so many
+MOST_TRIES = len(AGAIN_S)
 FIRST_CHUNK_BYTES, LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES = 8 * 1024, 4 * 1024, 256 * 1024
 CHUNK_S = 1.0  # a call that begins waits no longer for what is under way; 4 KiB take 2 s at 18 kbit/s
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """How the kiosk's agent is, as its door says it; None in place of this where it does not answer."""
+    """How the kiosk's agent is, as its door says it."""
 
     quiet: bool  # no call, nobody uses the kiosk
-    broker_up: bool
-    media_up: bool
-    version: str
+    broker_up: bool = False
+    media_up: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     current: str  # versions; "": none
     good: str
-    wanted: str  # "": nothing newer
-    agent: Agent | None
-    by_hand: bool = False  # a technician stands here with a stick: the line is not asked for
+    agent: Agent | None = None  # None: it does not answer
+    wanted: str = ""  # "": nothing newer
+    by_hand: bool = False  # a technician stands here with the release: the line is not asked for
     has_files: bool = False  # all that the wanted release needs is here
     prepared: bool = False  # it is whole on the disk
     tries: int = 0  # of the wanted version, so far
-    tried_at: float = 0.0  # seconds, of any clock that `now` is of
-    trial_began: float | None = None  # by this process
+    since_try_s: float = 0.0
+    trial_s: float = 0.0  # so far, as this process has seen it
     may_fetch_bytes: int = 0  # of today's allowance
 
 
@@ -55,10 +55,10 @@ class Step:
     why: str = ""
 
 
-def next_step(known: Known, now: float) -> Step:
+def next_step(known: Known) -> Step:
     agent = known.agent
     if known.current != known.good and known.good:
-        return _on_trial(known, now)
+        return _on_trial(known)
     if not known.wanted or known.wanted == known.current:
         return Step("nothing", "this kiosk runs the newest release that is meant for it")
     if known.tries >= MOST_TRIES:
@@ -66,23 +66,23 @@ def next_step(known: Known, now: float) -> Step:
     if agent is not None and not agent.quiet:
         return Step("nothing", "somebody uses the kiosk; it goes on later")
     if not known.has_files:
-        if known.may_fetch_bytes < LEAST_CHUNK_BYTES:
+        if known.may_fetch_bytes < LEAST_CHUNK_BYTES and not known.by_hand:
             return Step("nothing", "today's bytes for updates are used up; it goes on tomorrow")
         return Step("fetch")
     if not known.prepared:
         return Step("prepare")
-    if now < known.tried_at + AGAIN_S[known.tries] and known.tries:
+    if 0.0 <= known.since_try_s < AGAIN_S[known.tries]:  # below 0: a clock that was wrong
         return Step("nothing", f"release {known.wanted} did not get well here; it is tried again later")
     if agent is not None and not agent.broker_up and not known.by_hand:
         return Step("nothing", "the hub is not reached, so a new release could not show that it works; it waits")
     return Step("switch")
 
 
-def _on_trial(known: Known, now: float) -> Step:
+def _on_trial(known: Known) -> Step:
     agent = known.agent
     if agent is not None and agent.version == known.current and agent.media_up and (agent.broker_up or known.by_hand):
         return Step("confirm")
-    if known.trial_began is None or now < known.trial_began + TRIAL_S:
+    if known.trial_s < TRIAL_S:
         return Step("watch")
     lacks = "its agent does not answer"
     if agent is not None:
@@ -100,5 +100,5 @@ def next_chunk(size_bytes: int, took_s: float) -> int:
 
 
 def allowance(day_bytes: int, spent_on: int, spent_bytes: int, today: int) -> int:
-    """Of today's bytes what is left. Days are numbers; a day other than today's is over, or a clock was wrong."""
+    """What is left of today's bytes. Days are numbers; one other than today is over, or a clock was wrong."""
     return max(0, day_bytes - (spent_bytes if spent_on == today else 0))

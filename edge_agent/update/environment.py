@@ -8,91 +8,72 @@ anew, so the good release keeps its own). Nothing in here runs the new release b
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
-from edge_agent.core.release import KIT, ReleaseError
+from edge_agent.core.release import ReleaseError
 
 _CHECK = "import kiosk.agent_process, kiosk.cli, edge_agent.media.process, edge_agent.update.run"
-_KIT = ("kiosk", "edge_agent", "hardware", "hub", "teleconsult_kit", "kit.pth")
+_LOCK = "requirements/base.txt"
 _STEP_S = 1800.0  # numpy, av and OpenCV take minutes to unpack on a slow card
 
 
-def build(release: Path, base: Path | None, wheels: list[Path], gone: list[str]) -> None:
-    """Makes `release/.venv`. `base` has everything but `wheels`, and `gone` too much; without one `wheels` are all.
-    Raises ReleaseError."""
-    python = _python_of(base) if base else Path(os.path.realpath("/usr/bin/python3"))
-    make(release, release, base, wheels, gone, python, _sees_system(base) if base else _on_a_pi())
-    command = release / ".venv/bin/python"
-    _run("start", command, "-I", "-c", _CHECK)
-
-
-def make(
-    release: Path, final: Path, base: Path | None, wheels: list[Path], gone: list[str], python: Path, system: bool
-) -> None:
-    """`final` is where the release will be: a package is built elsewhere. `system`: sees Debian's own libraries, as the
-    pins of a Raspberry Pi need."""
+def build(release: Path, base: Path, wheels: list[Path]) -> None:
+    """Makes `release/.venv` from the environment of `base`, with `wheels` in place of what they replace. Raises
+    ReleaseError."""
     venv = release / ".venv"
-    options = (["--system-site-packages"] if system else []) + (["--without-pip"] if base else [])
-    _run("make an environment for", python, "-m", "venv", *options, venv)
-    site = _site_of(venv)
-    if base is not None:
-        _link_all(_site_of(base / ".venv"), site)
-    pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    old = _site_of(base / ".venv")
+    system = "include-system-site-packages = true" in (base / ".venv/pyvenv.cfg").read_text()  # the pins of a Pi
+    python = Path(os.path.realpath(base / ".venv/bin/python"))
+    _run("make an environment for", python, "-m", "venv", "--without-pip",
+         *(["--system-site-packages"] if system else []), venv)  # fmt: skip
+    _link_all(old, _site_of(venv))
+    pip = (venv / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet",
+           "--no-index", "--no-deps", "--no-compile")  # fmt: skip
     if wheels:
-        _run("install", *pip, "install", "--no-index", "--no-deps", *wheels)
-    if gone:
-        _run("install", *pip, "uninstall", "--yes", *gone)
-    (site / "kit.pth").write_text(f"{final / KIT}\n")
-    command = venv / "bin/teleconsult"
-    command.unlink(missing_ok=True)
-    command.write_text(
-        f"#!{final}/.venv/bin/python\nimport sys\n\nfrom kiosk.cli import main\n\nsys.exit(main())\n"
-    )
-    command.chmod(0o755)
+        _run("install the libraries of", *pip, *wheels)
+    _run("install", *pip, "--no-build-isolation", "--editable", release)
+    _check_lock(release, _site_of(venv))
     # The services see it read-only and could not keep what they compile.
-    _run("compile", python, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
-         "-s", release, "-p", final, release / KIT)  # fmt: skip
+    for folder in ("kiosk", "edge_agent", "hardware", "hub", *([_site_of(venv)] if wheels else [])):
+        _run("compile", venv / "bin/python", "-I", "-m", "compileall", "-q", release / folder)
+    _run("start", venv / "bin/python", "-I", "-c", _CHECK)
 
 
-def _python_of(base: Path) -> Path:
-    return Path(os.path.realpath(base / ".venv/bin/python"))
+def _check_lock(release: Path, site: Path) -> None:
+    """What is locked and here is here in the locked version; what is not here is for other machines, or the last check
+    misses it."""
+    here = {}
+    for folder in site.glob("*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+        here[_plain(name)] = version
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (release / _LOCK).read_text(), re.MULTILINE):
+        if here.get(_plain(name), version) != version:
+            raise ReleaseError(f"this release needs {name} {version} and does not bring it; it is not installed")
 
 
-def _sees_system(base: Path) -> bool:
-    text = (base / ".venv/pyvenv.cfg").read_text()
-    return "include-system-site-packages = true" in text
-
-
-def _on_a_pi() -> bool:
-    try:
-        return "Raspberry Pi" in Path("/proc/device-tree/model").read_text(errors="replace")
-    except OSError:
-        return False
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _site_of(venv: Path) -> Path:
     found = sorted(venv.glob("lib/python3*/site-packages"))
     if not found:
-        raise ReleaseError(f"{venv} is no environment; install a release with its package or scripts/provision")
+        raise ReleaseError(f"{venv} is no environment; set this kiosk up again with scripts/provision")
     return found[-1]
 
 
 def _link_all(source: Path, target: Path) -> None:
-    """All but the kit itself."""
+    """All but the kit itself, which was installed in place."""
     for folder, folders, files in os.walk(source):
         inner = Path(folder).relative_to(source)
         if not inner.parts:
-            folders[:] = [each for each in folders if not _is_kit(each)]
-            files = [each for each in files if not _is_kit(each)]
+            folders[:] = [each for each in folders if not each.startswith("teleconsult_kit-")]
+            files = [each for each in files if not each.startswith("__editable__")]
         (target / inner).mkdir(exist_ok=True)
         for name in files:
             os.link(Path(folder, name), target / inner / name)
-
-
-def _is_kit(name: str) -> bool:
-    """Also where it was installed as a wheel, or in place."""
-    return name.partition("-")[0] in _KIT or name.startswith("__editable__")
 
 
 def _run(what: str, *words: object) -> None:
@@ -103,7 +84,7 @@ def _run(what: str, *words: object) -> None:
             check=False, timeout=_STEP_S,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ReleaseError(f"cannot {what} this release: {error}; it stays as it was") from None
+        raise ReleaseError(f"cannot {what} this release: {error}; what runs stays") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no word"]
-        raise ReleaseError(f"cannot {what} this release: {last[0][:200]}; it stays as it was")
+        raise ReleaseError(f"cannot {what} this release: {last[0][:200]}; what runs stays")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.core.release import ReleaseError, read_manifest
+from edge_agent.core.release import ReleaseError
 from edge_agent.update.installed import FALLBACK, Installed
 from tests.powercut import updater
 from tests.powercut.disk import Disk, Operation, build, clear, environment, read_log
@@ -23,7 +22,7 @@ from tests.releases import KEYS, write_release
 
 SEED = 20_261_125
 ROOT = Path(__file__).resolve().parents[2]
-OLD = {"kit/kiosk/a.py": b"a = 1\n" * 300, "kit/kiosk/same.py": b"same\n" * 200, "requirements.txt": b"x\n"}
+OLD = {"kit/kiosk/a.py": b"a = 1\n" * 300, "kit/kiosk/same.py": b"same\n" * 200, "kit/requirements/base.txt": b"x\n"}
 NEW = {**OLD, "kit/kiosk/a.py": b"a = 2\n" * 300, "kit/kiosk/new.py": b"new\n"}
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing, which builds the recorder")
@@ -37,18 +36,13 @@ def memory() -> Iterator[Path]:
 
 
 def install_old(root: Path, bundle: Path) -> None:
-    """As a package or scripts/provision leaves it."""
-    root.mkdir()
-    installed = Installed(root)
-    with installed.alone():
-        manifest = read_manifest((bundle / "manifest.json").read_bytes())
-        for file in manifest.files:
-            installed.take(file, (bundle / file.path).read_bytes())
-        raw, signature = (bundle / "manifest.json").read_bytes(), (bundle / "manifest.sig").read_bytes()
-        installed.prepare(manifest, raw, signature, updater.build)
-        installed.switch("1.0")
-        installed.confirm()
-        installed.pin(KEYS)
+    """As scripts/provision leaves it."""
+    release = root / "releases/1.0"
+    shutil.copytree(bundle / "kit", release)
+    updater.build(release, release, [])
+    (release / ".venv/.complete").write_text("a stamp\n")
+    (root / "current").symlink_to("releases/1.0")
+    Installed(root).pin(KEYS)
 
 
 def record(memory: Path, end: str, without: str = "") -> tuple[Disk, list[Operation], Path]:
@@ -86,16 +80,13 @@ def failures(image: Path) -> list[str]:
 
 
 def is_whole(installed: Installed, version: str) -> bool:
-    manifest = installed.manifest(version)
-    if manifest is None or not installed.is_complete(version):
-        return False
     folder = installed.path(version)
-    command = folder / ".venv/bin/teleconsult"
-    if not command.exists() or command.read_text() != f"#!/bin/sh\necho {version}\n" * 40:
-        return False
-    return all(
-        (folder / file.path).exists() and hashlib.sha256((folder / file.path).read_bytes()).hexdigest() == file.sha256
-        for file in manifest.files
+    files = {"1.0": OLD, "1.1": NEW}.get(version, {}) | {
+        ".venv/bin/teleconsult": updater.COMMAND.replace(b"%s", version.encode())
+    }
+    return installed.is_complete(version) and all(
+        (folder / path.removeprefix("kit/")).exists() and (folder / path.removeprefix("kit/")).read_bytes() == data
+        for path, data in files.items()
     )
 
 

@@ -7,14 +7,17 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.core.release import MANIFEST, SIGNATURE, verify
+from edge_agent.core.release import MANIFEST, SIGNATURE, SignedManifest, verify
 from edge_agent.update.installed import Installed
+from edge_agent.update.run import this_machine
+
+COMMAND = b"#!/bin/sh\necho %s\n" * 40
 
 
-def build(release: Path, base: Path | None, wheels: list[Path], gone: list[str]) -> None:
+def build(release: Path, base: Path, wheels: list[Path]) -> None:
     """In place of pip, which would be recorded for minutes: what it leaves, some files below `.venv`."""
     (release / ".venv/bin").mkdir(parents=True)
-    (release / ".venv/bin/teleconsult").write_text(f"#!/bin/sh\necho {release.name}\n" * 40)
+    (release / ".venv/bin/teleconsult").write_bytes(COMMAND.replace(b"%s", release.name.encode()))
     (release / ".venv/bin/python").symlink_to("/usr/bin/python3")
 
 
@@ -24,13 +27,14 @@ def main(root: Path, bundle: Path, said: Path, end: str) -> None:
     with installed.alone():
         keys = installed.keys()
         assert keys is not None
-        raw, signature = (bundle / MANIFEST).read_bytes(), (bundle / SIGNATURE).read_bytes()
-        manifest, keys = verify(raw, signature, keys)
+        signed = SignedManifest((bundle / MANIFEST).read_bytes(), (bundle / SIGNATURE).read_bytes())
+        manifest, keys = verify(signed.manifest, signed.signature, keys)
         installed.pin(keys)
-        installed.make_room(manifest)
-        for file in installed.missing(manifest):
-            installed.take(file, (bundle / file.path).read_bytes())
-        installed.prepare(manifest, raw, signature, build)
+        wanted = manifest.wanted(this_machine())
+        installed.make_room(manifest.version, wanted)
+        for path, content in installed.missing(wanted).items():
+            installed.take(path, content, (bundle / path).read_bytes())
+        installed.prepare(manifest.version, wanted, signed, build)
         os.write(heard, b"prepared\n")
         installed.switch(manifest.version)
         os.write(heard, b"switched\n")
