@@ -8,8 +8,8 @@ anybody going to a kiosk, and who has stolen a signing key cannot take the recov
 
 A kiosk that missed a change of keys is told the manifests that announced it, one after the other (`follow`).
 
-Of the files a kiosk wants `kit/…`, which is what its release's folder is made of, and those of `wheels/…` that are for it;
-the rest is for who sets a kiosk up (`scripts/build-bundle`).
+Of the files a kiosk wants `kit/…`, which is what its release's folder is made of, and those of `wheels/…` that are for
+it; the rest is for who sets a kiosk up (`scripts/build-bundle`).
 """
 
 from __future__ import annotations
