@@ -69,10 +69,10 @@ def next_step(known: Known) -> Step:
         if known.may_fetch_bytes < LEAST_CHUNK_BYTES and not known.by_hand:
             return Step("nothing", "today's bytes for updates are used up; it goes on tomorrow")
         return Step("fetch")
-    if not known.prepared:
-        return Step("prepare")
     if 0.0 <= known.since_try_s < AGAIN_S[known.tries]:  # below 0: a clock that was wrong
         return Step("nothing", f"release {known.wanted} did not get well here; it is tried again later")
+    if not known.prepared:
+        return Step("prepare")
     if agent is not None and not agent.broker_up and not known.by_hand:
         return Step("nothing", "the hub is not reached, so a new release could not show that it works; it waits")
     return Step("switch")

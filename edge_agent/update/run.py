@@ -39,7 +39,9 @@ def ask_agent(state_dir: Path) -> Agent | None:
 
 def restart_services() -> None:
     """Returns when the agent says that it is ready, or does not become so."""
-    for words in (("restart", "teleconsult-agent.service"), ("try-restart", "teleconsult-screen.service")):
+    # The screen loads its pages anew; a hub on the same machine must not run from a release that is thrown away later.
+    others = ("teleconsult-screen.service", "teleconsult-hub.service")
+    for words in (("restart", "teleconsult-agent.service"), ("try-restart", *others)):
         subprocess.run(["systemctl", *words], check=False, timeout=RESTART_S, stdin=subprocess.DEVNULL)
 
 
@@ -141,11 +143,14 @@ class Update:
             case "prepare":
                 assert offered is not None  # noqa: S101
                 self._said(f"release {offered.manifest.version} is made ready")
-                installed.prepare(offered.manifest.version, self._wanted, offered.signed, self._build)
+                try:
+                    installed.prepare(offered.manifest.version, self._wanted, offered.signed, self._build)
+                except ReleaseError:
+                    self._tried()
+                    raise
             case "switch":
                 assert offered is not None  # noqa: S101
-                self._state.tries, self._state.tried_at = self._state.tries + 1, self._wall()
-                installed.keep(self._state)  # before: what takes the kiosk down is not tried for ever
+                self._tried()  # before: what takes the kiosk down is not tried for ever
                 self._said(f"release {offered.manifest.version} takes over from {installed.current}, on trial")
                 installed.switch(offered.manifest.version)
                 self._trial_began = self._mono()
@@ -163,6 +168,10 @@ class Update:
                 self._well = False
                 return False
         return True
+
+    def _tried(self) -> None:
+        self._state.tries, self._state.tried_at = self._state.tries + 1, self._wall()
+        self._installed.keep(self._state)
 
     def _known(self) -> Known:
         installed, offered, state = self._installed, self._offered, self._state

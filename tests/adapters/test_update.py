@@ -310,3 +310,20 @@ def test_the_hubs_commands(offering: Offering, tmp_path: Path, capsys: pytest.Ca
     assert "there is no site 'Nowhere'" in capsys.readouterr().err
     assert main(["hub", "audit", "show", "--config", str(offering.hub.config)]) == 0
     assert "release_staged" in capsys.readouterr().out
+
+
+def test_one_that_cannot_be_made_ready_is_not_tried_for_ever(kiosk: Kiosk, tmp_path: Path) -> None:
+    def breaks(release: Path, base: Path, wheels: list[Path]) -> None:
+        raise ReleaseError("cannot compile this release")
+
+    source = folder(tmp_path)
+    source.by_hand = False  # as if from the hub
+    for _ in range(3):
+        update = kiosk.update(source)
+        update._build = breaks
+        with pytest.raises(ReleaseError, match="cannot compile"):
+            update.run(KEYS)
+        kiosk.wall += 86_400
+    assert not kiosk.update(source).run(None)
+    assert "not tried again" in kiosk.said[-1]
+    assert kiosk.restarts == 0

@@ -179,6 +179,7 @@ TRIAL = Known("1.1", "1.0", dataclasses.replace(WELL, version="1.1"))
         (dataclasses.replace(OFFERED, agent=dataclasses.replace(WELL, quiet=False)), "nothing"),
         (dataclasses.replace(OFFERED, may_fetch_bytes=LEAST_CHUNK_BYTES - 1), "nothing"),
         (dataclasses.replace(OFFERED, has_files=True), "prepare"),
+        (dataclasses.replace(OFFERED, has_files=True, tries=1), "nothing"),  # it could not be made ready
         (READY, "switch"),
         (dataclasses.replace(READY, agent=dataclasses.replace(WELL, quiet=False)), "nothing"),
         (dataclasses.replace(READY, agent=dataclasses.replace(WELL, broker_up=False)), "nothing"),
