@@ -694,6 +694,7 @@ class Agent:
             board="" if board is not None or self.settings.devices.board == "none" else "its pins cannot be used",
             has_button=board is not None and board.has_button,
             has_lamp=board is not None and board.has_lamp,
+            version=self._software,
         )
 
     def light_changed(self) -> None:
