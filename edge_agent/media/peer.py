@@ -347,11 +347,9 @@ class Leg:
             self._memory.lost_up.share,
         )  # fmt: skip
 
-    def _take_rtt(self, report: dict[str, object]) -> None:
-        rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
-        known = [rtt for rtt in rtts if rtt is not None and rtt >= 0]
-        if known:
-            self._rtt_s = self.camera.rtt_s = self.egress.rtt_s = min(known)
+    def _take_rtt(self) -> None:
+        if (rtt_s := self.egress.round_trips.shortest_s) is not None:
+            self._rtt_s = self.camera.rtt_s = self.egress.rtt_s = rtt_s
             self._pictures.gap_wait_s = max(LEAST_GAP_WAIT_S, GAP_WAIT_RTTS * self._rtt_s)
 
     def _take_reports(self, report: dict[str, object], now: float) -> None:
@@ -363,7 +361,7 @@ class Leg:
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
                 self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
-                self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
+                self._link.reported(self._lost_up, self.egress.voice_rtt_s, now)
                 many = LAYERS_ABOVE_IF_FAR if (self._rtt_s or 0.0) >= FAR_RTT_S else LAYERS_ABOVE
                 layered = self._memory.lost_up.share > (many / 2 if self.camera.layered else many)
                 self.camera.layered = self.egress.sends_base_twice = layered
@@ -498,7 +496,7 @@ class Leg:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
             report = await self._connection.getStats()
-            self._take_rtt(report)
+            self._take_rtt()
             count = sum(entry.packetsReceived for entry in report.values() if entry.type == "transport")
             if count != received:
                 received, last_change = count, now
