@@ -121,7 +121,7 @@ class LinkShare:
     def _way_down(self) -> Direction:
         """Until it is measured: few links are narrower down than up, and what is told of it is no less than it does."""
         told_bps = self._memory.told_down_bps
-        if self._up.known:
+        if told_bps is not None or self._up.known:
             self._down.suppose(told_bps or self._up.rate_bps)
         rate_bps = self._down.rate_bps
         if told_bps is not None:
