@@ -195,7 +195,7 @@ class Egress:
         self._extension_id: int | None = None
         self._departures = Departures()
         self._numbered_at = 0.0
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(forgiving=True)
         self._media_ssrc = 0
         self._report_at: float | None = None
         self._dropped: deque[int] = deque(maxlen=MOST_REMEMBERED)  # picture packets that never left
