@@ -26,6 +26,7 @@ from edge_agent.core import wire
 from edge_agent.core.courier import Sealed
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
+from edge_agent.core.retries import SetAside
 from edge_agent.core.split import messages_bps, pacing_bps
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
@@ -166,7 +167,9 @@ class Agent:
         self.sounds.language = self.language
         self.condition("store_damaged", self.store.store.damaged)
         self._hardware_missing()
-        self.delivery.add(*contents.waiting)
+        urgent = [consult.id for consult in contents.consults if consult.emergency]
+        self.delivery.load(contents.waiting, contents.set_aside, urgent)
+        self._tell_set_aside()
         self.drafts.load(contents.drafts, contents.files)
         self._spawn(self._journal.run(), "journal")
         self._restore(contents.values.get("call", b""))
@@ -498,14 +501,19 @@ class Agent:
             and not self.delivery.waits_in(consult.id)
         ]
         self.commit([MessagesFreed(freed.messages), *delivered, *whole], _nothing)
+        self._tell_set_aside()
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
             self.play([Prompt("sent")])
         self.changed()
 
-    def _set_aside(self, id: bytes) -> None:
-        log.error("message set aside id=%s: it stays in the store and is not sent any more", id.hex())
-        self.commit([MessageSetAside(id)], _nothing)
+    def _set_aside(self, id: bytes, aside: SetAside) -> None:
+        log.error("message set aside id=%s times=%d: it is tried again later", id.hex(), aside.times)
+        self.commit([MessageSetAside(id, aside)], _nothing)
+        self._tell_set_aside()
+
+    def _tell_set_aside(self) -> None:
+        self.condition("messages_set_aside", self.delivery.set_aside > 0)
 
     async def _watch_disk(self) -> None:
         while True:
@@ -532,6 +540,7 @@ class Agent:
             await asyncio.sleep(LOOK_S)
             changed = self.clock.look()
             self.hub.watch_clock(self.mono())
+            self.delivery.tick()
             if changed or self.mono() - saved_at >= SAVE_CLOCK_S:
                 saved_at = self.mono()
                 self._save_clock()
@@ -810,6 +819,9 @@ class Agent:
         self.tell_call(events.HubReached())
         self.delivery.reached()
         self.downlink.reached()
+
+    def hub_is_new(self, other_release: bool) -> None:
+        self.delivery.hub_is_new(other_release)
 
     def address_changed(self) -> None:
         log.info("own address changed")
