@@ -153,6 +153,16 @@ def test_what_the_manifest_does_not_name_is_not_taken(bundle: Bundle, card: Path
     assert not (card / "opt/teleconsult/releases/1.2/kiosk/extra.py").exists()
 
 
+def test_a_script_that_is_known_looks_at_a_strangers_stick(bundle: Bundle, card: Path, tmp_path: Path) -> None:
+    folder = bundle.copy(tmp_path / "stick")
+    (folder / "provision").write_text("#!/bin/sh\necho all is well\n")
+    known = ["bash", str(ROOT / "scripts/provision"), "--bundle", str(folder), "--root", str(card)]
+    done = subprocess.run(
+        [*known, "--key", bundle.fingerprint], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert "provision of the bundle is damaged or was changed" in refused(done, card)
+
+
 def test_an_unsigned_bundle_is_taken_only_where_that_is_said(bundle: Bundle, card: Path, tmp_path: Path) -> None:
     folder = bundle.copy(tmp_path / "stick")
     (folder / "manifest.sig").unlink()
