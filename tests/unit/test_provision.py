@@ -11,7 +11,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from edge_agent.core import release
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("openssl", "systemd-sysusers", "systemd-tmpfiles", "systemctl", "unshare")
@@ -92,11 +95,11 @@ def refused(done: subprocess.CompletedProcess[str], card: Path, code: int = 1) -
 def test_a_card_is_prepared_from_a_signed_bundle(bundle: Bundle, card: Path) -> None:
     done = provision(bundle.folder, card, "--key", bundle.fingerprint, CODE)
     assert done.returncode == 0, done.stdout + done.stderr
-    release = card / "opt/teleconsult/releases/1.2"
+    installed = card / "opt/teleconsult/releases/1.2"
     assert os.readlink(card / "opt/teleconsult/current") == "releases/1.2"
     for name in ("kiosk/cli.py", "hub/migrations/env.py", "kiosk/static/app.js", "requirements/base.txt"):
-        assert (release / name).read_bytes() == (ROOT / name).read_bytes()
-    assert os.access(release / "scripts/apt-install", os.X_OK)
+        assert (installed / name).read_bytes() == (ROOT / name).read_bytes()
+    assert os.access(installed / "scripts/apt-install", os.X_OK)
     assert os.readlink(card / "etc/localtime").endswith(ZONE)
     assert "teleconsult:" in (card / "etc/passwd").read_text()
     assert (card / "etc/systemd/system/multi-user.target.wants/teleconsult.target").is_symlink()
@@ -166,10 +169,37 @@ def test_a_script_that_is_known_looks_at_a_strangers_stick(bundle: Bundle, card:
 def test_an_unsigned_bundle_is_taken_only_where_that_is_said(bundle: Bundle, card: Path, tmp_path: Path) -> None:
     folder = bundle.copy(tmp_path / "stick")
     (folder / "manifest.sig").unlink()
-    assert "signature of this bundle is wrong" in refused(provision(folder, card, "--key", bundle.fingerprint), card)
+    assert "this bundle is not signed" in refused(provision(folder, card, "--key", bundle.fingerprint), card)
     done = provision(folder, card, "--unsigned", CODE)
     assert done.returncode == 0
     assert "NOT signed" in done.stdout
+
+
+def test_it_is_a_release_as_the_updater_takes_it(bundle: Bundle) -> None:
+    public = subprocess.run(
+        ["openssl", "pkey", "-in", bundle.key, "-pubout", "-outform", "DER"], capture_output=True, check=True
+    ).stdout[-32:]
+    raw, signature = ((bundle.folder / name).read_bytes() for name in (release.MANIFEST, release.SIGNATURE))
+    manifest, _ = release.verify(raw, signature, release.Keys(1, public.hex(), "00" * 32))
+    release.check_fits(manifest, release.Machine("aarch64", "3.11"))
+    assert (manifest.version, manifest.platform) == ("1.2", release.PLATFORM)
+    assert "kit/kiosk/cli.py" in manifest.wanted(release.Machine("aarch64", "3.11"))
+
+
+def test_a_kiosk_takes_bundles_by_the_keys_of_its_hub(bundle: Bundle, card: Path, tmp_path: Path) -> None:
+    public = subprocess.run(
+        ["openssl", "pkey", "-in", bundle.key, "-pubout", "-outform", "DER"], capture_output=True, check=True
+    ).stdout[-32:]
+    keys = card / "opt/teleconsult/keys.json"
+    keys.parent.mkdir(parents=True)
+    keys.write_bytes(msgspec.json.encode(release.Keys(1, "11" * 32, "22" * 32)))
+    assert "by a key that this kiosk's hub did not tell it" in refused(provision(bundle.folder, card), card)
+    keys.write_bytes(msgspec.json.encode(release.Keys(2, public.hex(), "22" * 32)))
+    assert provision(bundle.folder, card).returncode == 0
+    older = Bundle(bundle.folder.parent, "1.1.9").folder
+    done = provision(older, card)
+    assert "provision: release 1.1.9 is older than what runs here, 1.2" in done.stderr
+    assert os.readlink(card / "opt/teleconsult/current") == "releases/1.2"
 
 
 def test_killed_at_any_step_it_goes_on_there(bundle: Bundle, card: Path, tmp_path: Path) -> None:
