@@ -32,6 +32,7 @@ from aiortc.sdp import SessionDescription
 from edge_agent import ipc
 from edge_agent.core import progressive, red, sdp
 from edge_agent.core.allocator import Motion
+from edge_agent.core.farstill import StillAssembler, StillError
 from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
 from edge_agent.core.pacer import longest_packet_bytes
@@ -58,6 +59,7 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
+STILL_AGAIN_S = 1.0  # the last one is handed on again at most so often
 # Of the packets lost upwards: from here pictures are coded in layers, the lower sent twice, for fewer bits each.
 LAYERS_ABOVE, LAYERS_ABOVE_IF_FAR, FAR_RTT_S = 0.06, 0.03, 0.4
 WATCH_S = 0.25
@@ -142,6 +144,10 @@ class Leg:
         self._channel.on("message", self._asked)
         self._photo = 0  # counts them
         self._photo_waits = False
+        self._still = StillAssembler()
+        self._last_still: bytes | None = None  # what is shown, where it is a still
+        self._still_shown_at = 0.0
+        self._stills_refused = 0
         self.egress = egress_of(audio.sender)
         self.egress.listener = self._link
         self.egress.set_rate(self._allocation.call_bps)
@@ -218,6 +224,10 @@ class Leg:
         return self._ice is not None and await self._ice.carries(Probe(up, down, time.monotonic()))
 
     def want_key_frame(self) -> None:
+        if self._last_still is not None:
+            if time.monotonic() - self._still_shown_at >= STILL_AGAIN_S:
+                self._show_still(self._last_still)
+            return
         self._pictures.require_key_frame()
         self._ask_for_key_frame()
 
@@ -270,6 +280,9 @@ class Leg:
             self.microphone.plan = up.voice
         if up.voice.wire_bps != before.up.voice.wire_bps:
             self._say_plan()
+        self.egress.sends_last_twice = up.motion is Motion.STILLS
+        if self._allocation.down.motion is Motion.MOVING:
+            self._last_still = None
         if up.motion is not before.up.motion or _size(up.pictures) != _size(before.up.pictures):
             self._say_pictures()
 
@@ -295,7 +308,9 @@ class Leg:
 
     def _asked(self, message: str | bytes) -> None:
         """By the browser; anything else than what is known is ignored."""
-        if message == PHOTO_WANTED and not self._held and not self._photo_waits:
+        if isinstance(message, bytes):
+            self._take_still(message)
+        elif message == PHOTO_WANTED and not self._held and not self._photo_waits:
             self._photo_waits = True
             self._owner.photo_wanted(self)
 
@@ -402,7 +417,10 @@ class Leg:
     async def _room_for_pictures(self) -> None:
         if self._ice is not None:
             await self._ice.until_fit_for_pictures()
-        await self.egress.room_for_pictures()
+        if self._allocation.up.motion is Motion.STILLS:
+            await self.egress.room_for_still()
+        else:
+            await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
         if self._picture_ssrc not in (None, packet.ssrc):
@@ -425,6 +443,34 @@ class Leg:
         self._show_pictures()
         self._ask_for_pictures()
 
+    def _take_still(self, message: bytes) -> None:
+        """A piece of one, while stills are what the browser was told to send."""
+        if self._held or self._allocation.down.motion is not Motion.STILLS:
+            self._still.drop()
+            return
+        try:
+            frame = self._still.add(message)
+        except StillError as error:
+            self._stills_refused += 1
+            if self._stills_refused == 1:
+                log.warning("still refused call=%s leg=%d reason=%s", self.call.hex(), self.number, error)
+            return
+        if frame is not None:
+            self._pictures_received += 1
+            log.info("still came call=%s leg=%d bytes=%d", self.call.hex(), self.number, len(frame))
+            self._show_still(frame)
+
+    def _show_still(self, frame: bytes) -> None:
+        self._last_still, self._still_shown_at = frame, time.monotonic()
+        self._held_pictures.drop()
+        if self._owner.far_picture(self, self._pictures.still(frame)):
+            self._is_seen()
+
+    def _is_seen(self) -> None:
+        if not self._seen:
+            self._seen = True
+            self._owner.send(ipc.FirstSeen(self.call))
+
     def _take_sender_report(self, report: Report) -> None:
         with self._sound_lock:
             self._lip_sync.report(report)
@@ -440,9 +486,9 @@ class Leg:
             if not self._owner.far_picture(self, picture):
                 self._held_pictures.drop()
                 self._pictures.require_key_frame()
-            elif not self._seen:
-                self._seen = True
-                self._owner.send(ipc.FirstSeen(self.call))
+            else:
+                self._last_still = None
+                self._is_seen()
         if (next_time := self._held_pictures.next_time()) is not None:
             self._show_timer = self._loop.call_at(next_time, self._show_pictures)
 
@@ -462,6 +508,8 @@ class Leg:
         self._ask_timer = None if next_time is None else self._loop.call_at(next_time, self._ask_for_pictures)
 
     def _ask_for_key_frame(self) -> None:
+        if self._last_still is not None:
+            return  # moving pictures are not to be had
         now = time.monotonic()
         pause_s = max(KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS * (self._rtt_s or 0.0))
         if self._picture_ssrc is not None and now - self._key_frame_asked_at >= pause_s:
