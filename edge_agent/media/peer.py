@@ -281,6 +281,10 @@ class Leg:
         if up.voice.wire_bps != before.up.voice.wire_bps:
             self._say_plan()
         self.egress.sends_last_twice = up.motion is Motion.STILLS
+        if up.motion is Motion.STILLS:
+            self.camera.layered = self.egress.sends_base_twice = (
+                False  # each of them counts, and there is time to mend it
+            )
         if self._allocation.down.motion is Motion.MOVING:
             self._last_still = None
         if up.motion is not before.up.motion or _size(up.pictures) != _size(before.up.pictures):
@@ -381,7 +385,8 @@ class Leg:
                 self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
                 many = LAYERS_ABOVE_IF_FAR if (self._rtt_s or 0.0) >= FAR_RTT_S else LAYERS_ABOVE
                 layered = self._memory.lost_up.share > (many / 2 if self.camera.layered else many)
-                self.camera.layered = self.egress.sends_base_twice = layered
+                if self._allocation.up.motion is Motion.MOVING:
+                    self.camera.layered = self.egress.sends_base_twice = layered
             elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
                 self._count_at = now + COUNT_S
                 self._link.voice_counted(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
