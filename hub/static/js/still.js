@@ -108,10 +108,10 @@ export class StillSender {
     const track = this.track();
     const shows = track?.readyState === "live" ? `${track.id} ${track.enabled}` : "";
     if (shows === this.shows) return;
-    const wasShown = this.shows !== "";
-    if (!shows || (!track.enabled && !wasShown)) return;
+    if (shows && !track.enabled && !this.shows) return;
     this.shows = shows;
     this.#drop();
+    if (!shows) return; // unplugged
     this.dueAt = now + AWAKE_MS;
     if (this.camera?.srcObject?.getVideoTracks()[0] === track) return;
     this.camera = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
