@@ -2,8 +2,9 @@
 
 Pure. A browser's video encoder makes of a still one key frame of some kilobytes in a burst, which stands before its
 own voice. So the doctor's page (`hub/static/js/still.js`) makes a WebP of it, takes out the key frame of VP8 that a
-lossy one is (RFC 9649), and sends that in small messages at the pace that it is told. Each is a head and some of the
-frame's bytes: still (a byte), offset and length of the whole (two bytes each, big-endian).
+lossy one is (RFC 9649), and sends that in small messages at the pace that it is told. Each is a head and a piece of the
+frame: still (a byte), offset and length of the whole (two bytes each, big-endian). The channel sends nothing again:
+SCTP would pack all that was lost into one packet, longer than anything else. The kiosk asks for what it misses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import struct
 
 MOST_BYTES = 3_000  # of a still: 1 s of a link of 24 kbit/s
+PIECE_BYTES = 195  # of a message of 200: with its headers a tenth of a second of 24 kbit/s
 MOST_WIDTH, MOST_HEIGHT = 640, 480
 
 _HEAD = struct.Struct("!BHH")
@@ -22,40 +24,49 @@ class StillError(ValueError):
 
 
 class StillAssembler:
-    """One still at a time: a new one takes the place of what there is of the last."""
+    """One still at a time: a newer one takes the place of what there is of the last."""
 
     def __init__(self) -> None:
-        self._still = -1
-        self._data = bytearray()
+        self.still = -1  # its number; -1: none yet
+        self._pieces: dict[int, bytes] = {}
         self._length = 0
+        self._news_at = self._asked_at = 0.0
 
-    def drop(self) -> None:
-        self._still = -1
-        self._data.clear()
-
-    def add(self, message: bytes) -> bytes | None:
-        """The key frame of VP8, with the last message of its still. The channel is reliable and in order, so what does
-        not follow what came before belongs to a still that was given up. Raises StillError."""
+    def add(self, message: bytes, now: float) -> bytes | None:
+        """The key frame of VP8, with the last message of its still. Raises StillError."""
         if len(message) <= _HEAD.size:
             raise StillError(f"a message of {len(message)} bytes")
         still, offset, length = _HEAD.unpack_from(message)
         piece = message[_HEAD.size :]
-        if length > MOST_BYTES or offset + len(piece) > length:
-            self.drop()
+        if length > MOST_BYTES or offset % PIECE_BYTES or len(piece) != min(PIECE_BYTES, length - offset):
             raise StillError(f"{len(piece)} bytes at {offset} of {length}, at most are {MOST_BYTES}")
-        if offset == 0:
-            self._still, self._length = still, length
-            self._data.clear()
-        if (still, offset, length) != (self._still, len(self._data), self._length):
-            self.drop()
+        if self.still < 0 or 0 < (still - self.still) % 256 < 128:
+            self.still, self._length, self._pieces = still, length, {}
+            self._asked_at = now
+        elif still != self.still or length != self._length:
+            return None  # of one that was given up
+        self._news_at = now
+        count = -(-length // PIECE_BYTES)
+        if len(self._pieces) == count:
+            return None  # it is there
+        self._pieces[offset // PIECE_BYTES] = piece
+        if len(self._pieces) < count:
             return None
-        self._data += piece
-        if len(self._data) < length:
-            return None
-        frame = bytes(self._data)
-        self.drop()
+        frame = b"".join(self._pieces[number] for number in range(count))
         check_key_frame(frame)
         return frame
+
+    def missing(self, now: float, wait_s: float) -> list[int]:
+        """Which pieces to ask for now: those that others have overtaken, and all when none came for `wait_s`. No more
+        often than that."""
+        count = -(-self._length // PIECE_BYTES)
+        if not 0 < len(self._pieces) < count or now - self._asked_at < wait_s:
+            return []
+        end = count if now - self._news_at >= wait_s else max(self._pieces)
+        missing = [number for number in range(end) if number not in self._pieces]
+        if missing:
+            self._asked_at = now
+        return missing
 
 
 def check_key_frame(frame: bytes) -> None:

@@ -1,13 +1,14 @@
 """What the doctor's browser is told of how to send, over a data channel of the call: `hub/static/js/leg.js` obeys.
 
 Pure: a way's share in, JSON out. A browser's voice is coded as its session description asks; its moving pictures are
-as large, as many and as costly as `RTCRtpSender.setParameters` says; stills it sends over the same channel, at the pace
+as large, as many and as costly as `RTCRtpSender.setParameters` says; stills it sends over one of its own, at the pace
 that it is told (`edge_agent/core/farstill.py`). Until it is told otherwise it sends no pictures.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from edge_agent.core import farstill
 from edge_agent.core.allocator import Allocation, Motion, Share
@@ -16,6 +17,7 @@ from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, MARGIN, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
+STILLS_ID, STILLS_LABEL = 1, "stills"  # from the browser, unordered and never sent again by SCTP
 PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
@@ -73,6 +75,10 @@ class Steering:
             round(1000 * rtt_s), round(1000 * queue_s), up.motion.value, down.motion.value, up.reason, down.reason,
         ]  # fmt: skip
         return json.dumps({"line": told}, separators=(",", ":"))
+
+    def still_got(self, still: int, missing: Sequence[int]) -> str:
+        """What is missing of it; nothing: it is whole."""
+        return json.dumps({"got": [still, *missing]}, separators=(",", ":"))
 
     def ceiling_bps(self, share: Share) -> int:
         """Of all that the browser may send (REMB): what it is told to, and what it may miss that by."""

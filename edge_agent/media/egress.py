@@ -191,7 +191,9 @@ class Egress:
         self.report_listener: ReportListener | None = None  # told the far end's sender reports
         self.rtt_s = 0.25  # until it is known
         self.sends_base_twice = False  # the pictures that others are built on
-        self.sends_last_twice = False  # of each picture the last packet: no next one soon tells that it is lost
+        self.sends_stills = (
+            False  # what pictures there are: a packet now and then, and no next one that tells of a loss
+        )
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
         self._extension_id: int | None = None
@@ -371,7 +373,8 @@ class Egress:
     def _take(self) -> tuple[Kind, bytes] | None:
         now = time.monotonic()
         if self.listener is not None:
-            self.pacer.hold(not self.listener.has_room(now))
+            # Stills are few. On links that thin, with a report now and then, there seldom seems to be room.
+            self.pacer.hold(not self.sends_stills and not self.listener.has_room(now))
         return self.pacer.take(now)
 
     async def _let_go(self) -> None:
@@ -383,7 +386,7 @@ class Egress:
 
     async def _out(self, kind: Kind, data: bytes) -> None:
         self._has_left(self._size(kind, data))
-        if self.sends_last_twice and kind is Kind.PICTURE and data[1] & MARKER:
+        if self.sends_stills and kind is Kind.PICTURE and data[1] & MARKER:
             stream, seq = self._streams[int.from_bytes(data[8:12], "big")], int.from_bytes(data[2:4], "big")
             asyncio.get_running_loop().call_later(LAST_AGAIN_S, self._send_twice, stream.sender, seq)
         with suppress(ConnectionError):  # between two packets the leg may have closed

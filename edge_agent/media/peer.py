@@ -37,7 +37,16 @@ from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
 from edge_agent.core.pacer import longest_packet_bytes
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, NO_PHOTO, PHOTO_WANTED, Steering, voice_wish
+from edge_agent.core.steering import (
+    CHANNEL_ID,
+    CHANNEL_LABEL,
+    NO_PHOTO,
+    PHOTO_WANTED,
+    STILLS_ID,
+    STILLS_LABEL,
+    Steering,
+    voice_wish,
+)
 from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
 from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
@@ -60,6 +69,8 @@ STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
 STILL_AGAIN_S = 1.0  # the last one is handed on again at most so often
+# What is missing of one is asked for after the longest of these. The browser pauses for less than that share of a period.
+STILL_WAIT_S, STILL_WAIT_RTTS, STILL_WAIT_SHARE = 1.5, 2.0, 0.1
 # Of the packets lost upwards: from here pictures are coded in layers, the lower sent twice, for fewer bits each.
 LAYERS_ABOVE, LAYERS_ABOVE_IF_FAR, FAR_RTT_S = 0.06, 0.03, 0.4
 WATCH_S = 0.25
@@ -142,6 +153,10 @@ class Leg:
             _prefer(transceiver, _CODECS[transceiver.kind])
         self._channel = self._connection.createDataChannel(CHANNEL_LABEL, negotiated=True, id=CHANNEL_ID)
         self._channel.on("message", self._asked)
+        stills = self._connection.createDataChannel(
+            STILLS_LABEL, negotiated=True, id=STILLS_ID, ordered=False, maxRetransmits=0
+        )
+        stills.on("message", self._take_still)
         self._photo = 0  # counts them
         self._photo_waits = False
         self._still = StillAssembler()
@@ -280,7 +295,7 @@ class Leg:
             self.microphone.plan = up.voice
         if up.voice.wire_bps != before.up.voice.wire_bps:
             self._say_plan()
-        self.egress.sends_last_twice = up.motion is Motion.STILLS
+        self.egress.sends_stills = up.motion is Motion.STILLS
         if up.motion is Motion.STILLS:
             self.camera.layered = self.egress.sends_base_twice = (
                 False  # each of them counts, and there is time to mend it
@@ -303,6 +318,7 @@ class Leg:
         if (order := self._steering.order(down, now, held=self._held)) is not None:
             log.info("far end told call=%s leg=%d order=%s", self.call.hex(), self.number, order)
             self._channel.send(order)
+        self._ask_for_still(now)
         lost = self._memory.lost_up.share, self._memory.lost_down.share
         line = self._steering.line(self._allocation, lost, self._link.rtt_s, self._link.queue_s, now)
         if line is not None and not self._held:
@@ -312,9 +328,7 @@ class Leg:
 
     def _asked(self, message: str | bytes) -> None:
         """By the browser; anything else than what is known is ignored."""
-        if isinstance(message, bytes):
-            self._take_still(message)
-        elif message == PHOTO_WANTED and not self._held and not self._photo_waits:
+        if message == PHOTO_WANTED and not self._held and not self._photo_waits:
             self._photo_waits = True
             self._owner.photo_wanted(self)
 
@@ -448,13 +462,12 @@ class Leg:
         self._show_pictures()
         self._ask_for_pictures()
 
-    def _take_still(self, message: bytes) -> None:
+    def _take_still(self, message: str | bytes) -> None:
         """A piece of one, while stills are what the browser was told to send."""
-        if self._held or self._allocation.down.motion is not Motion.STILLS:
-            self._still.drop()
+        if self._held or self._allocation.down.motion is not Motion.STILLS or isinstance(message, str):
             return
         try:
-            frame = self._still.add(message)
+            frame = self._still.add(message, time.monotonic())
         except StillError as error:
             self._stills_refused += 1
             if self._stills_refused == 1:
@@ -463,7 +476,18 @@ class Leg:
         if frame is not None:
             self._pictures_received += 1
             log.info("still came call=%s leg=%d bytes=%d", self.call.hex(), self.number, len(frame))
+            if self._channel.readyState == "open":
+                self._channel.send(self._steering.still_got(self._still.still, ()))
             self._show_still(frame)
+
+    def _ask_for_still(self, now: float) -> None:
+        """For what was lost of it."""
+        pictures = self._allocation.down.pictures
+        if pictures is None or self._held or self._allocation.down.motion is not Motion.STILLS:
+            return
+        wait_s = max(STILL_WAIT_S, STILL_WAIT_RTTS * (self._rtt_s or 0.0), STILL_WAIT_SHARE / pictures.rate)
+        if missing := self._still.missing(now, wait_s):
+            self._channel.send(self._steering.still_got(self._still.still, missing))
 
     def _show_still(self, frame: bytes) -> None:
         self._last_still, self._still_shown_at = frame, time.monotonic()

@@ -269,14 +269,26 @@ async def test_where_losses_are_many_and_late_to_mend_what_others_are_built_on_i
 async def test_of_a_still_the_last_packet_is_sent_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is lost no next picture tells the far end so for a minute."""
     monkeypatch.setattr("edge_agent.media.egress.LAST_AGAIN_S", 0.05)
-    bench.egress.sends_last_twice = True
+    bench.egress.sends_stills = True
     await bench.egress.send_rtp(vp8(1, last=False))
     await bench.egress.send_rtp(vp8(2))
     await bench.until(3)
-    bench.egress.sends_last_twice = False
+    bench.egress.sends_stills = False
     await bench.egress.send_rtp(vp8(3))
     await asyncio.sleep(0.1)
     assert bench.names == ["picture 1", "picture 2", "again 902", "picture 3"]
+
+
+async def test_stills_leave_though_enough_seems_under_way(bench: Bench) -> None:
+    bench.egress.set_rate(24_000)
+    bench.egress.listener = listener = Listener()
+    listener.room = False
+    await bench.egress.send_rtp(vp8(1))
+    assert bench.names == []
+    bench.egress.sends_stills = True
+    await bench.egress.send_rtp(rtp(VOICE, 1))
+    await bench.until(2)
+    assert bench.names == ["voice 1", "picture 1"]
 
 
 async def test_a_still_is_coded_though_voice_leaves_little_and_no_two_wait(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.farstill import MOST_BYTES, StillAssembler, StillError, check_key_frame
+from edge_agent.core.farstill import MOST_BYTES, PIECE_BYTES, StillAssembler, StillError, check_key_frame
 
 
 def frame_of(width: int = 320, height: int = 240, quality: int = 20) -> bytes:
@@ -24,15 +24,15 @@ def frame_of(width: int = 320, height: int = 240, quality: int = 20) -> bytes:
     return webp[20 : 20 + int.from_bytes(webp[16:20], "little")]
 
 
-def messages(still: bytes, number: int = 1, piece_bytes: int = 195) -> list[bytes]:
+def messages(frame: bytes, number: int = 1) -> list[bytes]:
     return [
-        struct.pack("!BHH", number, offset, len(still)) + still[offset : offset + piece_bytes]
-        for offset in range(0, len(still), piece_bytes)
+        struct.pack("!BHH", number, offset, len(frame)) + frame[offset : offset + PIECE_BYTES]
+        for offset in range(0, len(frame), PIECE_BYTES)
     ]
 
 
-def added(assembler: StillAssembler, came: list[bytes]) -> list[bytes]:
-    return [frame for message in came if (frame := assembler.add(message)) is not None]
+def added(assembler: StillAssembler, came: list[bytes], now: float = 0.0) -> list[bytes]:
+    return [frame for message in came if (frame := assembler.add(message, now)) is not None]
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (426, 240), (161, 121)])
@@ -43,21 +43,38 @@ def test_a_lossy_webp_holds_a_key_frame_that_a_decoder_of_vp8_takes(width: int, 
     assert (picture.width, picture.height) == (width, height)
 
 
-def test_a_still_comes_with_its_last_message_and_a_new_one_displaces_what_was_given_up() -> None:
+def test_a_still_comes_with_its_last_message_in_whatever_order_and_once() -> None:
+    still = frame_of()
+    first, *rest = messages(still)
+    assert len(rest) >= 4
+    assembler = StillAssembler()
+    assert added(assembler, [*reversed(rest), rest[0]]) == []
+    assert added(assembler, [first]) == [still]
+    assert added(assembler, messages(still)) == []
+
+
+def test_a_newer_still_takes_the_place_of_one_and_an_older_one_does_not() -> None:
     still, other = frame_of(), frame_of(quality=5)
     assembler = StillAssembler()
-    assert len(messages(still)) >= 5
-    assert added(assembler, messages(still)[:-1]) == []
-    assert added(assembler, messages(still)[-1:]) == [still]
-    assert added(assembler, messages(still, 2)[:-1] + messages(other, 3)) == [other]
-    assert added(assembler, messages(still, 4)[1:]) == [], "without its beginning"
+    assert added(assembler, messages(still, 255)[:-1] + messages(other, 0)) == [other]
+    assert added(assembler, messages(still, 255)) == []
+    assert added(assembler, messages(still, 1)[:2] + messages(other, 1) + messages(still, 1)[2:]) == [still]
 
 
-def test_pieces_that_do_not_follow_one_another_make_no_still() -> None:
-    still = frame_of()
-    first, second, third, *rest = messages(still)
-    assert added(StillAssembler(), [first, third, second, *rest]) == []
-    assert added(StillAssembler(), [first, second, *messages(still, 2)[2:]]) == []
+def test_what_others_have_overtaken_is_asked_for_and_the_end_when_nothing_comes_any_more() -> None:
+    came = messages(frame_of())
+    last = len(came) - 1
+    assembler = StillAssembler()
+    assert assembler.missing(9.0, 2.0) == []
+    added(assembler, [came[0], came[3]], 10.0)
+    assert assembler.missing(11.9, 2.0) == []
+    added(assembler, [], 11.0)
+    assert assembler.add(came[2], 11.9) is None
+    assert assembler.missing(12.0, 2.0) == [1]
+    assert assembler.missing(13.9, 2.0) == [], "asked for"
+    assert assembler.missing(14.0, 2.0) == [1, *range(4, last + 1)]
+    assert added(assembler, [came[1], *came[4:]], 15.0) == [frame_of()]
+    assert assembler.missing(99.0, 2.0) == []
 
 
 FRAME = frame_of()
@@ -98,14 +115,16 @@ def test_what_is_no_such_picture_is_refused(bad: bytes) -> None:
         struct.pack("!BHH", 1, 0, MOST_BYTES + 1) + b"RIFF",
         struct.pack("!BHH", 1, 0, 3) + b"RIFF",
         struct.pack("!BHH", 1, 65535, 3000) + b"RIFF",
-        struct.pack("!BHH", 1, 0, 4) + b"RIFF",
+        struct.pack("!BHH", 1, 1, 5) + b"RIFF",
+        struct.pack("!BHH", 1, 0, 400) + b"RIFF",
+        struct.pack("!BHH", 1, 0, 4) + b"RIFFRIFF",
     ],
 )
 def test_messages_out_of_bounds_are_refused_and_the_next_still_comes(bad: bytes) -> None:
     assembler = StillAssembler()
     added(assembler, messages(FRAME)[:2])
     with pytest.raises(StillError):
-        assembler.add(bad)
+        assembler.add(bad, 0.0)
     assert added(assembler, messages(FRAME, 2)) == [FRAME]
 
 
@@ -114,7 +133,7 @@ def test_whatever_comes_nothing_else_is_raised_and_little_is_kept(came: list[byt
     assembler = StillAssembler()
     for message in came:
         try:
-            frame = assembler.add(message)
+            frame = assembler.add(message, 0.0)
         except StillError:
             continue
         assert frame is None or len(frame) <= MOST_BYTES

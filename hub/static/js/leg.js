@@ -15,6 +15,7 @@ import { StillSender } from "./still.js";
 // What the kiosk tells over a data channel of the call (`edge_agent/core/steering.py`): how the pictures and the voice are
 // to be sent, so that they fit its link. Until it has said so no pictures go.
 const CHANNEL = { label: "link", id: 0 };
+const STILLS = { label: "stills", id: 1 };
 const FIELDS = {
   video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
   still: { every: [1, 600], bytes: [500, 20_000], height: [16, 480], bps: [1000, 1e6] },
@@ -63,7 +64,8 @@ export class Leg {
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
     this.channel.binaryType = "arraybuffer";
     this.channel.onmessage = ({ data }) => (typeof data === "string" ? this.#obey(data) : this.photo?.take(data));
-    this.stills = new StillSender(this.channel, {
+    const stills = this.pc.createDataChannel(STILLS.label, { negotiated: true, id: STILLS.id, ordered: false, maxRetransmits: 0 });
+    this.stills = new StillSender(stills, {
       track: () => this.#sender("video")?.track ?? null,
       voice: () => this.#voiceSent(),
       isQuiet: () => this.rests || this.breathHeld || this.picturesHeld || this.pc.connectionState !== "connected",
@@ -174,6 +176,7 @@ export class Leg {
     } catch {
       return console.warn("an order that is none");
     }
+    if (Array.isArray(order?.got)) this.stills.told(order.got);
     if (order?.photo === 0) this.photo?.fail();
     if (Array.isArray(order?.line)) this.line = lineOf(order.line) ?? this.line;
     if (order?.video === null || isOrder(order?.video, FIELDS.video)) {

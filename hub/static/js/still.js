@@ -3,19 +3,21 @@
  *
  * The browser's own encoder would send a still as one burst, which stands a second before the voice. Here it is made as a
  * WebP, and the key frame of VP8 that a lossy one holds goes over the call's data channel in small messages, at the pace
- * that the kiosk orders: still, offset and length of the whole, and some of its bytes.
+ * that the kiosk orders: still, offset and length of the whole, and a piece of it. The channel sends nothing again, as SCTP
+ * would pack all that was lost into one packet, longer than anything else: the kiosk asks for what it misses.
  *
  * @typedef {{every: number, bytes: number, height: number, bps: number}} StillOrder one each `every` seconds, of so many bytes
  *   at most; `bps` is what it and the voice may take of the link together, headers included
  */
 
 const HEAD_BYTES = 5;
-const PIECE_BYTES = 195; // a message stands no more than a tenth of a second before the voice at 24 kbit/s
+const PIECE_BYTES = 195; // as the kiosk expects; a message stands no more than a tenth of a second before the voice at 24 kbit/s
 const AROUND_BYTES = 28 + 37 + 12 + 16; // IP and UDP, DTLS, SCTP and its chunk
 const VOICE_AROUND_BYTES = 28 + 10; // IP and UDP, SRTP's tag
 const LOOK_MS = 50;
 const MOST_DEBT_S = 1; // so long the voice alone can hold a still up, even where it takes more than it may
 const AWAKE_MS = 300; // a camera that was switched on or off still shows what was before
+const PATIENCE = 2; // times the interval: so long the kiosk may miss some of a still before the next begins
 const SCALES = [1, 0.75, 0.5];
 const [LEAST_QUALITY, MOST_QUALITY, TRIALS] = [0.1, 0.9, 5];
 const RIFF_HEAD_BYTES = 12;
@@ -35,9 +37,11 @@ export class StillSender {
     /** @type {StillOrder|null} */
     this.order = null;
     this.number = 0; // counts them
-    /** @type {Uint8Array[]} messages that are still to go */
-    this.pieces = [];
-    this.dueAt = 0;
+    /** @type {Uint8Array[]} the messages of the last one, until the kiosk has it */
+    this.messages = [];
+    /** @type {number[]} which of them are to go */
+    this.waiting = [];
+    this.dueAt = this.giveUpAt = 0;
     this.shows = ""; // the camera and whether it is on
     this.cannot = false;
   }
@@ -54,12 +58,22 @@ export class StillSender {
     else this.#forgetCamera();
   }
 
+  /** What the kiosk misses of a still; nothing: it has it. @param {number[]} got its number, then those of messages */
+  told([number, ...missing]) {
+    if (number !== this.number) return;
+    if (!missing.length) this.messages = [];
+    for (const index of missing) {
+      if (index in this.messages && !this.waiting.includes(index)) this.waiting.unshift(index);
+    }
+  }
+
   close() {
     this.obey(null);
   }
 
   #drop() {
-    this.pieces = [];
+    this.messages = [];
+    this.waiting = [];
     this.dueAt = performance.now();
   }
 
@@ -88,17 +102,14 @@ export class StillSender {
     const now = performance.now();
     if (this.isQuiet() || this.channel.readyState !== "open") return this.#drop();
     this.#watchCamera(now);
-    if (now >= this.dueAt) {
-      if (this.pieces.length) this.dueAt += 1000 * order.every; // the last one is not out yet
-      else if (!(await this.#begin(order))) return;
-    }
-    if (!this.pieces.length || this.order !== order) return;
+    if (now >= this.dueAt && (!this.messages.length || now >= this.giveUpAt) && !(await this.#begin(order))) return;
+    if (!this.waiting.length || this.order !== order) return;
     await this.#pace(order.bps);
     if (this.debt > 0 && performance.now() < this.latestAt) return;
-    if (this.channel.bufferedAmount || !this.pieces.length || this.isQuiet()) return;
-    const piece = this.pieces.shift();
-    this.channel.send(piece);
-    this.debt = Math.max(0, this.debt) + 8 * (piece.length + AROUND_BYTES);
+    if (this.channel.bufferedAmount || !this.waiting.length || this.isQuiet()) return;
+    const message = this.messages[this.waiting.shift()];
+    this.channel.send(message);
+    this.debt = Math.max(0, this.debt) + 8 * (message.length + AROUND_BYTES);
     this.latestAt = performance.now() + this.latestMs;
   }
 
@@ -123,10 +134,12 @@ export class StillSender {
   async #begin(order) {
     if (!this.shows || !this.camera || this.camera.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return false;
     const shows = this.shows;
-    this.dueAt = performance.now() + 1000 * order.every;
+    const now = performance.now();
+    [this.dueAt, this.giveUpAt] = [now + 1000 * order.every, now + 1000 * order.every * PATIENCE];
     const still = await this.#draw(order);
     if (!still || this.order === null || shows !== this.shows) return false;
     this.number = (this.number + 1) % 256;
+    this.messages = [];
     for (let offset = 0; offset < still.length; offset += PIECE_BYTES) {
       const piece = still.subarray(offset, offset + PIECE_BYTES);
       const message = new Uint8Array(HEAD_BYTES + piece.length);
@@ -135,10 +148,11 @@ export class StillSender {
       head.setUint16(1, offset);
       head.setUint16(3, still.length);
       message.set(piece, HEAD_BYTES);
-      this.pieces.push(message);
+      this.messages.push(message);
     }
+    this.waiting = [...this.messages.keys()];
     // Whatever the voice takes, the last of them is gone when the next still is due.
-    this.latestMs = (1000 * order.every) / (this.pieces.length + 1);
+    this.latestMs = (1000 * order.every) / (this.messages.length + 1);
     this.latestAt = performance.now() + this.latestMs;
     this.debt = 0;
     this.pacedAt = undefined;
