@@ -40,10 +40,11 @@ SENDS = """async () => {
 
 GARBAGE = """() => {
   const wide = [0x10, 0, 0, 0x9d, 1, 0x2a, 0xff, 0x3f, 0xff, 0x3f, 0];
+  let number = 250; // older than those that follow
   leg.channel.send(new Uint8Array([9, 0, 0, 0, 1, 1]));
   for (const still of [[..."RIFFabcdWEBPVP8X"], wide, [1], [..."\\x89PNG"], []]) {
     const bytes = still.map((each) => (typeof each === "string" ? each.charCodeAt(0) : each));
-    leg.stills.channel.send(new Uint8Array([9, 0, 0, 0, bytes.length, ...bytes]));
+    leg.stills.channel.send(new Uint8Array([number++, 0, 0, 0, bytes.length, ...bytes]));
   }
   leg.stills.channel.send(new Uint8Array([9, 0xff, 0xff, 0xff, 0xff, 1]));
   for (const channel of [leg.channel, leg.stills.channel]) channel.send("{");
