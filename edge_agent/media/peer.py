@@ -69,7 +69,7 @@ STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
 STILL_AGAIN_S = 1.0  # the last one is handed on again at most so often
-# What is missing of one is asked for after the longest of these; the browser pauses for less than that share of a period
+# What is missing of one is asked for after the longest of these; the browser pauses for less than that share of it.
 STILL_WAIT_S, STILL_WAIT_RTTS, STILL_WAIT_SHARE = 1.5, 2.0, 0.1
 # Of the packets lost upwards: from here pictures are coded in layers, the lower sent twice, for fewer bits each.
 LAYERS_ABOVE, LAYERS_ABOVE_IF_FAR, FAR_RTT_S = 0.06, 0.03, 0.4
