@@ -218,5 +218,5 @@ def encode_view(view: View) -> str:
     return msgspec.json.encode(view).decode()
 
 
-def encode_picture(kind: PictureKind, key: bool, time_ms: int, data: bytes) -> bytes:
-    return bytes((kind, int(key))) + (time_ms & 0xFFFFFFFF).to_bytes(4, "big") + data
+def encode_picture(kind: PictureKind, key: bool, time_ms: int, data: bytes, still: bool = False) -> bytes:
+    return bytes((kind, int(key) + 2 * int(still))) + (time_ms & 0xFFFFFFFF).to_bytes(4, "big") + data
