@@ -37,6 +37,7 @@ from edge_agent.hub_side import HubSide
 from edge_agent.journal import Journal
 from edge_agent.lamp import FAULTS, QUIET, light
 from edge_agent.media_process import MediaProcess
+from edge_agent.metering import Metering
 from edge_agent.records import ConsultStep, Records
 from edge_agent.sounds import (
     TONE_INCOMING,
@@ -73,6 +74,7 @@ State = core.State
 DISK_CHECK_S = 60.0
 FULL_DISK_CHECK_S = 5.0
 SAVE_CLOCK_S = 300.0
+TELL_SPENT_S = 3600.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
@@ -146,7 +148,14 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self._link_bps = settings.link.up_kbps * 1000.0  # until a call has measured it; 0: unknown
-        self.delivery = Delivery(store, self.hub.link, self.clock, self._link_bps, self._freed, self._set_aside)
+        link = self.hub.link
+        self.metering = Metering(
+            settings.budget, self.clock, link.carried_bytes if link is not None else lambda: 0,
+            contents.values.get("spent", b""), contents.consults,
+        )  # fmt: skip
+        self._spent_told_at = 0.0
+        self.delivery = Delivery(store, link, self.clock, self._link_bps, self._freed, self._set_aside, self._carried)
+        self.delivery.outbox.goes = self.metering.goes
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -212,6 +221,8 @@ class Agent:
             self._timer.cancel()
         self._media_task.cancel()  # first: whoever stops the whole service may have ended the process already
         await self.hub.say_goodbye(self._status(online=False))
+        self.metering.look()
+        self.commit(self.metering.to_save(), _nothing)
         await self._journal.flush(FLUSH_S)
         self.delivery.close()
         for task in self._tasks:
@@ -541,6 +552,7 @@ class Agent:
             changed = self.clock.look()
             self.hub.watch_clock(self.mono())
             self.delivery.tick()
+            self._meter_link()
             if changed or self.mono() - saved_at >= SAVE_CLOCK_S:
                 saved_at = self.mono()
                 self._save_clock()
@@ -552,7 +564,7 @@ class Agent:
 
     def _save_clock(self) -> None:
         changes, after = self._clock_to_save()
-        self.commit(changes, after)
+        self.commit([*changes, *self.metering.to_save()], after)
 
     def _save_clock_at_once(self) -> None:
         """Before the first message: no number of the last start is used again."""
@@ -572,6 +584,35 @@ class Agent:
             return changes, _nothing
         counters, after = self.hub.sealing.to_save()
         return [*changes, ValueKept("counters", counters)], after
+
+    # --- what the link carries
+
+    def _carried(self, consult: bytes, size_bytes: int) -> None:
+        self.metering.handed_over(consult, size_bytes)
+        if self.metering.look():
+            self._held_or_let_go()
+        if self.metering.wants_saving_at_once:
+            self.commit(self.metering.to_save(), _nothing)
+
+    def _meter_link(self) -> None:
+        if self.metering.look():
+            self._held_or_let_go()
+        self.metering.rest()
+        if self.metering.wants_saving:
+            self.commit(self.metering.to_save(), _nothing)
+            self.changed()
+        if self.metering.plan.is_set and self.mono() - self._spent_told_at >= TELL_SPENT_S:
+            self._tell_spent()
+
+    def _held_or_let_go(self) -> None:
+        self.delivery.let_go()
+        self._tell_spent()
+        self.changed()
+
+    def _tell_spent(self) -> None:
+        if self.hub.reachable:
+            self._spent_told_at = self.mono()
+            self.publish(b"", self.metering.report())
 
     # --- for drafts and advice
 
@@ -768,6 +809,8 @@ class Agent:
                 log.info("first seen call=%s", call.hex())
             case ipc.CallStats():
                 log.debug("call stats %s", frame)
+                if self.machine.status.consult:
+                    self.metering.call(self.machine.status.consult, frame)
                 if frame.link_known:
                     self._link_measured(frame.up_bps)
                 self.turns.stats(frame, judged=self.machine.status.state in (State.LIVE, State.LOST))

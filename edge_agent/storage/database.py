@@ -97,6 +97,10 @@ _MIGRATIONS = (
     ALTER TABLE consult ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE outbox ADD COLUMN set_aside_at_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE consult ADD COLUMN wire_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE consult ADD COLUMN cost REAL NOT NULL DEFAULT 0;
+    """,
 )
 _CHILDREN = ("outbox", "file", "draft", "advice", "reply")  # of a consult
 
