@@ -22,6 +22,7 @@ import cv2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
+from edge_agent.core import wire
 from edge_agent.core.joining import Waiting, split_link
 from edge_agent.discovery import HubAddress
 from edge_agent.identity import Identity
