@@ -30,7 +30,7 @@ from edge_agent.core.retries import SetAside
 from edge_agent.core.split import messages_bps, pacing_bps
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
-from edge_agent.door import AgentState, Door, Report, door_path
+from edge_agent.door import AgentState, AgentStatus, Door, Report, door_path
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
 from edge_agent.hub_side import HubSide
@@ -50,6 +50,7 @@ from edge_agent.sounds import (
     Tone,
     Voice,
 )
+from edge_agent.status import waiting_items
 from edge_agent.storage import (
     LOW_BYTES,
     RESERVE_BYTES,
@@ -154,6 +155,7 @@ class Agent:
             contents.values.get("spent", b""), contents.consults,
         )  # fmt: skip
         self._spent_told_at = 0.0
+        self._last_receipt_ms = int(contents.values.get("last_receipt", b"0"))
         self.delivery = Delivery(store, link, self.clock, self._link_bps, self._freed, self._set_aside, self._carried)
         self.delivery.outbox.goes = self.metering.goes
         self.downlink = Downlink(store, self.records, self)
@@ -511,7 +513,9 @@ class Agent:
             and not self.drafts.is_open(consult.id)  # until what is to be sent of it is on the disk
             and not self.delivery.waits_in(consult.id)
         ]
-        self.commit([MessagesFreed(freed.messages), *delivered, *whole], _nothing)
+        self._last_receipt_ms = self.wall_ms()
+        last = ValueKept("last_receipt", b"%d" % self._last_receipt_ms)
+        self.commit([MessagesFreed(freed.messages), *delivered, *whole, last], _nothing)
         self._tell_set_aside()
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
@@ -736,6 +740,27 @@ class Agent:
             has_button=board is not None and board.has_button,
             has_lamp=board is not None and board.has_lamp,
         )
+
+    def own_status(self) -> AgentStatus:
+        verdict = self.metering.verdict
+        urgent = {consult.id for consult in self.records.consults.values() if consult.emergency}
+        return AgentStatus(
+            release=self._software,
+            broker_up=self.hub.link is not None and self.hub.link.up,
+            hub_reached=self.hub.reachable,
+            clock_trusted=self.clock.trusted,
+            conditions=self.conditions,
+            waiting=waiting_items(self.delivery.waiting(), urgent),
+            set_aside=self.delivery.set_aside,
+            last_receipt_ms=self._last_receipt_ms,
+            spent=self.metering.spent,
+            held=verdict.why,
+            held_until_ms=verdict.until_ms,
+            key_is_protected=self.store.store.key_is_protected,
+        )
+
+    def try_again(self) -> None:
+        self.delivery.try_again()
 
     def light_changed(self) -> None:
         self._show_light()
