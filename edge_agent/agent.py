@@ -27,7 +27,7 @@ from edge_agent.core.courier import Sealed
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
 from edge_agent.core.retries import SetAside
-from edge_agent.core.split import messages_bps, pacing_bps
+from edge_agent.core.split import messages_bps, pacing_bps, turns_pacing_bps, turns_window_bytes
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
 from edge_agent.door import AgentState, AgentStatus, Door, Report, door_path
@@ -84,6 +84,7 @@ LINK_MOVED = 0.1  # of what it carried: MQTT's share is another
 OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
+_NEEDS_THE_LINK = (*_USES_THE_LINK, State.TURNS)  # for people: nothing that can wait begins
 _CONNECTS = (State.CLAIMED, State.LOST, State.TURNS)  # over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
@@ -369,7 +370,7 @@ class Agent:
         if status.state is not before.state:
             self._share_link()
             if self.hub.renewal is not None:
-                self.hub.renewal.hold(status.state in _USES_THE_LINK)
+                self.hub.renewal.hold(status.state in _NEEDS_THE_LINK)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
@@ -386,7 +387,10 @@ class Agent:
         state = self.machine.status.state
         self.delivery.share_link(messages_bps(self._link_bps) if state in _USES_THE_LINK else None)
         if self.hub.link is not None:
-            self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else None)
+            in_turns = state is State.TURNS
+            pace_bps = turns_pacing_bps(self._link_bps) if in_turns else None
+            self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else pace_bps)
+            self.hub.link.bound_window(turns_window_bytes(self._link_bps) if in_turns else None)
 
     def _link_measured(self, up_bps: float) -> None:
         if abs(up_bps - self._link_bps) > LINK_MOVED * self._link_bps:
@@ -739,6 +743,7 @@ class Agent:
             board="" if board is not None or self.settings.devices.board == "none" else "its pins cannot be used",
             has_button=board is not None and board.has_button,
             has_lamp=board is not None and board.has_lamp,
+            version=self._software,
         )
 
     def own_status(self) -> AgentStatus:

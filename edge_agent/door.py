@@ -53,6 +53,7 @@ class AgentState(msgspec.Struct, frozen=True):
     board: str = ""  # why there is none
     has_button: bool = False
     has_lamp: bool = False
+    version: str = ""  # of the kit that runs
 
 
 class WaitingItems(msgspec.Struct, frozen=True):

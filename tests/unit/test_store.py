@@ -311,9 +311,22 @@ def test_a_newer_release_made_it(store):
     store.close()
     with closing(connect(store._folder / "kiosk.db", store._key.database)) as db:
         db.execute("PRAGMA user_version = 99")
+        db.execute("PRAGMA application_id = 99")  # it has changed what is there
     with pytest.raises(StoreBroken, match="newer release"):
         Store(store._folder)
     assert not list(store._folder.glob("damaged-*"))
+
+
+def test_a_newer_release_that_only_added_leaves_its_store_to_this_one(store):
+    """Where an update goes back."""
+    keep(store, b"kept")
+    store.close()
+    with closing(connect(store._folder / "kiosk.db", store._key.database)) as db:
+        db.executescript("CREATE TABLE later (a); ALTER TABLE file ADD COLUMN later TEXT NOT NULL DEFAULT '';")
+        db.execute("PRAGMA user_version = 99")
+    opened = again(store)
+    keep(opened, b"kept after that")
+    assert len(opened.load().files) == 2
 
 
 def test_a_folder_that_cannot_be(tmp_path):
