@@ -54,6 +54,7 @@ class Metering:
         self._legs: dict[tuple[bytes, int], int] = {}
         self._seen_bytes = self._unsaved_bytes = 0
         self._changed: set[bytes] = set()  # consults
+        self._untold: dict[bytes, None] = {}
         self.verdict = self._meter.verdict(self._moment())
 
     @property
@@ -99,7 +100,10 @@ class Metering:
         self._charge(consult, self._meter.count_call(added, self._moment()))
 
     def report(self) -> wire.Spent:
-        """For the hub."""
+        """For the hub; of consults what it was not told yet, the rest the next time."""
+        told = tuple(self._untold)[: wire.MAX_TOLD_CONSULTS]
+        for consult in told:
+            del self._untold[consult]
         spent, plan, verdict = self.spent, self.plan, self.verdict
         return wire.Spent(
             day_bytes=spent.day_bytes or spent.boot_bytes,
@@ -110,6 +114,7 @@ class Metering:
             currency=self.currency,
             held=verdict.why,
             held_until_ms=verdict.until_ms,
+            consults=tuple((consult, *self.cost_of(consult)) for consult in told),
         )
 
     @property
@@ -132,6 +137,7 @@ class Metering:
     def _charge(self, consult: bytes, cost: Cost) -> None:
         self._costs[consult] = self.cost_of(consult).plus(cost)
         self._changed.add(consult)
+        self._untold[consult] = None
 
     def clock_time(self, wall_ms: int) -> str:
         """The clinic's time of day; "" for 0."""

@@ -283,7 +283,7 @@ class Intake:
             case wire.Status() as body:
                 self._status(session, out, kiosk, body, now_ms)
             case wire.Spent() as body:
-                cases.known_kiosk(session, kiosk, now_ms).spent = msgspec.structs.asdict(body) | {"at_ms": now_ms}
+                cases.spent(session, kiosk, body, now_ms)
             case wire.TimeAsked() as body:
                 told = wire.TimeTold(body.nonce, self._now_ms())
                 out.to_kiosk(kiosk, wire.Message(told, sent_at_ms=told.time_ms))

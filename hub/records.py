@@ -162,6 +162,10 @@ class Consult(Record):
     saved_files: Mapped[list[Any]] = mapped_column(default=list)
     seen_at: Mapped[int] = mapped_column(default=0)
     closed_at: Mapped[int] = mapped_column(default=0, index=True)
+    # what it took of a metered link, as its kiosk counts; 0 where that has no budget
+    link_bytes: Mapped[int] = mapped_column(default=0)
+    link_cost: Mapped[float] = mapped_column(default=0.0)
+    link_currency: Mapped[str] = mapped_column(String(8), default="")
 
 
 class Call(Record):

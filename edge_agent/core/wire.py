@@ -35,6 +35,7 @@ MAX_OPUS_BYTES = 1275
 NONCE_BYTES = 8
 MAX_RENDITION_NAME = 20
 MAX_CURRENCY = 8
+MAX_TOLD_CONSULTS = 20
 
 _KIOSK_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]")
 
@@ -342,6 +343,7 @@ class Spent(Body, frozen=True, array_like=True):
     currency: str = ""
     held: Literal["", "cheap_hours", "day", "month"] = ""  # photos and the like wait for this
     held_until_ms: int = 0
+    consults: tuple[tuple[bytes, int, float], ...] = ()  # some that it went up for since: bytes and money in all
 
 
 class TimeAsked(Body, frozen=True, array_like=True):
@@ -591,6 +593,10 @@ def _check_body(body: Body) -> None:
         and 0 <= body.month_cost < 1e12
         and 0 <= body.held_until_ms < 2**53
         and len(body.currency) <= MAX_CURRENCY
+        and len(body.consults) <= MAX_TOLD_CONSULTS
+        and all(
+            len(id) == CONSULT_ID_BYTES and 0 <= count < 2**53 and 0 <= cost < 1e12 for id, count, cost in body.consults
+        )
     ):
         raise MalformedMessage("what was spent is out of range")
     if isinstance(body, TimeTold) and not 0 <= body.time_ms < 2**53:

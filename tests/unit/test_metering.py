@@ -94,4 +94,6 @@ def test_the_hub_is_told_what_a_person_would_ask(clock: KioskClock):
     assert 0 < told.held_until_ms - clock.wall_ms() <= 24 * 3_600_000
     encoded = wire.encode(wire.Message(told))
     assert wire.decode(encoded).body == told
-    assert len(encoded) < 100
+    assert len(encoded) < 140
+    assert told.consults == ((A, 450_000, 0.0),)
+    assert metering.report().consults == ()  # it was told
