@@ -40,6 +40,7 @@ _WRONG_USE = [
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
     ("edge_agent.storage.database", "StoreError"),
+    ("edge_agent.core.release", "ReleaseError"),
     ("hub.accounts", "AccountError"),
     ("hub.enrol", "JoinRefused"),
     ("hub.enrol", "NoSuchKiosk"),
@@ -106,6 +107,8 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_devices(commands)
     _add_trace(commands)
     _add_selftest(commands)
+    _add_status(commands)
+    _add_update(commands)
     _add_demo(commands)
     return parser
 
@@ -115,13 +118,17 @@ class _Version(argparse.Action):
         super().__init__(*positional, nargs=0, **named)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"teleconsult {version('teleconsult-kit')}")
-        except PackageNotFoundError:
-            print("teleconsult (run from its source folder)")
+        print(f"teleconsult {_release()}")
         parser.exit()
+
+
+def _release() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("teleconsult-kit")
+    except PackageNotFoundError:
+        return "(run from its source folder)"
 
 
 def _command(commands: Any, name: str, summary: str, examples: str, more: str = "") -> argparse.ArgumentParser:
@@ -284,6 +291,46 @@ def _add_selftest(commands: Any) -> None:
     parser.set_defaults(run=_selftest)
 
 
+def _add_status(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "status",
+        "tell how this kiosk stands: its line, what waits, its budget, its card",
+        "  sudo teleconsult status\n  teleconsult status --json\n  sudo teleconsult status --retry\n",
+        "\nAsks the running agent, or reads the card where none runs; changes nothing. Exit code 1: it could not\n"
+        "be told what waits.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--retry", action="store_true", help="have the agent send at once what was set aside")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_status)
+
+
+def _add_update(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "update",
+        "take the release that the hub offers this kiosk, or one from a folder",
+        "  sudo teleconsult update --check\n  sudo teleconsult update\n"
+        "  sudo teleconsult update /media/stick/release\n",
+        "\nOnly a release that is signed by this kiosk's release key is taken, outside calls and within the day's\n"
+        "bytes (update.day_mb). The one before stays, and runs again where the new one does not get well. Interrupted\n"
+        "at any step, the next run goes on: teleconsult-update.timer starts one every quarter of an hour.",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="a release that somebody has brought")
+    parser.add_argument("--check", action="store_true", help="change nothing, say what there is")
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="whom to believe, where this kiosk knows nobody yet")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/opt/teleconsult"),
+        metavar="DIR",
+        help="where releases are (default: %(default)s)",
+    )
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_update)
+
+
 def _add_demo(commands: Any) -> None:
     parser = _command(
         commands,
@@ -380,6 +427,16 @@ def _export(options: argparse.Namespace) -> int:
     else:
         print("Nothing waits here: the health centre has everything.")
     return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from kiosk.status import retry, run
+
+    service = _service() if options.config is None else None
+    if service is not None:
+        os.environ["HOME"] = service.pw_dir  # where its state is
+    settings, _ = _kiosk_settings(options)
+    return retry(settings) if options.retry else run(settings, _release(), as_json=options.json)
 
 
 def _code_from_camera(spec: str) -> str:
@@ -499,6 +556,15 @@ def _selftest(options: argparse.Namespace) -> int:
     if options.config is None:
         _become_the_service()
     return run(lambda: _kiosk_settings(options)[0], as_json=options.json, ask=options.ask, silent=options.silent)
+
+
+def _update(options: argparse.Namespace) -> int:
+    from kiosk.update import run
+
+    service = _service() if options.config is None else None
+    if service is not None:
+        os.environ["HOME"] = service.pw_dir  # where its identity is; what is written belongs to root
+    return run(_kiosk_settings(options)[0], options.root, options.folder, options.keys, options.check)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -67,6 +67,8 @@ class ScreenPort:
                 self._lock.left()
             case "new_case" if self._lock.is_open:
                 agent.tell_call(events.NewCaseChosen(WORKER))
+            case "send_again" if self._lock.is_open:
+                agent.delivery.try_again()
             case "pictures_as":
                 agent.show_pictures_as(value)
             case "key_frame":
@@ -193,4 +195,4 @@ def _picture(frame: PictureFrame) -> Picture:
     if isinstance(frame, ipc.OwnPicture):
         return Picture(PictureKind.OWN_JPEG, True, 0, frame.data)
     kind = PictureKind.FAR_VP8 if frame.kind == "vp8" else PictureKind.FAR_JPEG
-    return Picture(kind, frame.key, frame.time_ms, frame.data)
+    return Picture(kind, frame.key, frame.time_ms, frame.data, frame.still)

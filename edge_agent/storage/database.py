@@ -92,7 +92,19 @@ _MIGRATIONS = (
         digest BLOB NOT NULL, offset INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (digest, offset)
     );
     """,
+    # `outbox.set_aside` says how often.
+    """
+    ALTER TABLE consult ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN set_aside_at_ms INTEGER NOT NULL DEFAULT 0;
+    """,
+    """
+    ALTER TABLE consult ADD COLUMN wire_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE consult ADD COLUMN cost REAL NOT NULL DEFAULT 0;
+    """,
 )
+# The lowest schema whose release can use a store of this one: a migration that only adds tables, or columns with a
+# default, leaves it as it is; one that changes what is there raises it, and then updates cannot go back over it.
+OLDEST_READER = 4
 _CHILDREN = ("outbox", "file", "draft", "advice", "reply")  # of a consult
 
 
@@ -197,9 +209,18 @@ def _opened(path: Path, key: str) -> Connection:
 def _migrate(db: Connection, path: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(_MIGRATIONS):
-        raise StoreBroken(f"{path.parent}: made by a newer release (schema {version}); install that release or newer")
+        # A release that did not get well leaves its store to the one before it.
+        oldest_reader = db.execute("PRAGMA application_id").fetchone()[0]
+        if not 0 < oldest_reader <= len(_MIGRATIONS):
+            raise StoreBroken(
+                f"{path.parent}: made by a newer release (schema {version}); install that release or newer"
+            )
+        return
     for number in range(version, len(_MIGRATIONS)):
-        db.executescript(f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        db.executescript(
+            f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; "
+            f"PRAGMA application_id = {OLDEST_READER}; COMMIT;"
+        )
 
 
 def _readable_with(path: Path, key: StoreKey, read_only: bool = False) -> str:

@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 from edge_agent.core import wire
+from edge_agent.core.outbox import is_emergency
 from edge_agent.core.ranges import Range
+from edge_agent.core.retries import SetAside
 from edge_agent.private_files import sync_folder
 from edge_agent.storage import database, sealed_files
 from edge_agent.storage.changes import (
@@ -39,6 +41,7 @@ from edge_agent.storage.changes import (
     CaseKept,
     Change,
     Consult,
+    ConsultCost,
     ConsultOpened,
     Contents,
     DraftGone,
@@ -128,10 +131,11 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), *row[9:])
+            Consult(*row[:8], tuple(row[8].split()), *row[9:13], emergency=bool(row[13]))
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms, wire_bytes, cost, emergency FROM consult"
+                " ORDER BY opened_at_ms DESC"
             )
         ]
         open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
@@ -139,6 +143,10 @@ class Store:
         return Contents(
             consults=consults,
             waiting=self._waiting(),
+            set_aside={
+                row[0]: SetAside(*row[1:])
+                for row in query("SELECT id, set_aside, set_aside_at_ms FROM outbox WHERE set_aside")
+            },
             files=[
                 FileKept(*row)
                 for row in query(f"SELECT {_FILE_COLUMNS} FROM file WHERE NOT delivered")  # noqa: S608
@@ -160,7 +168,7 @@ class Store:
 
     def _waiting(self) -> list[wire.Message]:
         messages = []
-        for id, payload in self._db.execute("SELECT id, payload FROM outbox WHERE NOT set_aside ORDER BY number"):
+        for id, payload in self._db.execute("SELECT id, payload FROM outbox ORDER BY number"):
             try:
                 messages.append(wire.decode(payload))
             except wire.WireError as error:  # of another release
@@ -384,11 +392,14 @@ class Store:
                     "INSERT INTO outbox (id, consult, seq, payload) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                     (message.id, message.consult, message.seq, wire.encode(message)),
                 )
-                run("UPDATE consult SET next_seq = max(next_seq, ?) WHERE id = ?", (message.seq + 1, message.consult))
+                run(
+                    "UPDATE consult SET next_seq = max(next_seq, ?), emergency = emergency OR ? WHERE id = ?",
+                    (message.seq + 1, is_emergency(message.body), message.consult),
+                )
             case MessagesFreed(ids):
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
-            case MessageSetAside(id):
-                run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
+            case MessageSetAside(id, aside):
+                run("UPDATE outbox SET set_aside = ?, set_aside_at_ms = ? WHERE id = ?", (aside.times, aside.at_ms, id))
             case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):
                 run(
                     f"INSERT OR IGNORE INTO file ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
@@ -423,6 +434,8 @@ class Store:
             case ProgressCame(consult, step, at_ms):
                 column = {"received": "received_at_ms", "seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
                 run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of three names
+            case ConsultCost(consult, wire_bytes, cost):
+                run("UPDATE consult SET wire_bytes = ?, cost = ? WHERE id = ?", (wire_bytes, cost, consult))
             case AdviceCame(consult, advice):
                 run(
                     "INSERT OR IGNORE INTO advice (id, consult, given_by, given_at_ms, text, reply)"

@@ -148,6 +148,7 @@ def all_views(code: str) -> dict[str, View]:
         "advice-coming": make_view("advice", code, light="waiting", advice=(short,)),
         "pin": make_view("idle", code, worker_face="pin"),
         "worker": make_view("idle", code, worker_face="open", worker=_worker(code)),
+        "worker-refused": make_view("idle", code, worker_face="open", worker=_worker(code)),
         "worker-empty": make_view(
             "idle", code, worker_face="open", worker=WorkerView(name="A. Example", consults=(), locks_at_ms=now_ms())
         ),
@@ -161,7 +162,8 @@ def times(step: Any, age: int) -> dict[Any, int]:
 
 
 def _worker(code: str) -> WorkerView:
-    words = Language.load(code).words
+    language = Language.load(code)
+    words = language.words
 
     def consult(number: int, patient: str, step: Any, complaints: tuple[str, ...], **fields: Any) -> ConsultView:
         return ConsultView(
@@ -179,8 +181,22 @@ def _worker(code: str) -> WorkerView:
         locks_at_ms=now_ms() + 97_000,
         unsent=1,
         unsent_since_ms=now_ms() - 600_000,
+        budget=(
+            language.budget_line("day", 17.2, 20),
+            language.budget_line("month", 180.4, 500),
+            language.held("day", ""),
+        ),
         consults=(
-            consult(1, "17-204", "saved", ("fever", "child"), urgency="soon", unsent_since_ms=now_ms() - 600_000),
+            consult(
+                1,
+                "17-204",
+                "saved",
+                ("fever", "child"),
+                urgency="soon",
+                unsent_since_ms=now_ms() - 600_000,
+                set_aside=True,
+                cost="1.24 MB, 24.80 KES",
+            ),
             consult(2, "17-198", "answered", ("diarrhoea", "fever", "child"), urgency="urgent", advice=(advice,)),
             consult(3, "", "received", ("cough",)),
             consult(4, "16-877", "seen", ("injury",), urgency="emergency"),

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 ARTIFACTS = Path(__file__).parents[1] / "artifacts/kiosk"
 JUDGE = (Path(__file__).parent / "judge_layout.js").read_text()
-SCREEN_OF = {"pin": "pin", "worker": "worker", "worker-empty": "worker"}
+SCREEN_OF = {"pin": "pin", "worker": "worker", "worker-refused": "worker", "worker-empty": "worker"}
 
 
 class Kiosk(NamedTuple):
@@ -139,6 +139,8 @@ async def test_every_screen_is_whole_and_legible(
         assert await page.evaluate("document.body.dataset.screen") == SCREEN_OF.get(name, view.screen)
         if name == "worker":
             await page.click("[data-test=consult-c2]")
+        if name == "worker-refused":
+            await page.click("[data-test=consult-c1]")
         if name in ("draft-photo", "draft-photo-taken"):
             kiosk.port.send(PictureKind.OWN_JPEG, True, 0, jpeg((150, 120, 90)))
             await until_colour(page, "canvas.own", (150, 120, 90))
@@ -398,6 +400,8 @@ async def test_the_worker_reads_a_consult_and_it_goes_with_the_lock(kiosk: Kiosk
     await kiosk.port.acted("worker")  # a hand is on it: not yet time to lock
     assert "zinc tablet" in await page.inner_text("[data-test=details]")
     await page.click("[data-test=consult-c1]")
+    await page.click("[data-test=send_again]")
+    await kiosk.port.acted("send_again")
     assert (await page.inner_text("[data-test=details] [data-test=unsent]")).startswith("Not sent since")
     assert await page.get_attribute("[data-test=all_sent]", "data-unsent") == "1"
     assert await page.get_attribute("[data-test=details] [data-test=delivery]", "data-step") == "saved"
@@ -457,13 +461,26 @@ async def test_vp8_is_decoded_and_shown(kiosk: Kiosk) -> None:
     assert await kiosk.page.evaluate("document.body.dataset.far") is None
 
 
+async def test_a_face_that_has_stopped_goes_and_a_still_stays_until_the_next(kiosk: Kiosk) -> None:
+    await kiosk.page.clock.install()
+    await kiosk.show(LIVE)
+    _, data = vp8([RED])[0]
+    for still, stays in ((True, True), (False, False)):
+        kiosk.port.send(PictureKind.FAR_VP8, True, 0, data, still)
+        await kiosk.page.wait_for_selector("body[data-far=shown]")
+        await kiosk.page.clock.fast_forward(100_000)
+        assert await kiosk.page.evaluate("document.body.dataset.far === 'shown'") == stays
+        await kiosk.page.clock.fast_forward(60_000)
+        assert await kiosk.page.evaluate("document.body.dataset.far") is None
+
+
 async def test_a_broken_frame_asks_for_a_key_frame_and_the_picture_comes_back(kiosk: Kiosk) -> None:
     await kiosk.show(LIVE)
     frames = vp8([RED, RED])
     kiosk.port.send(PictureKind.FAR_VP8, *([frames[0][0], 0, frames[0][1]]))
     await until_colour(kiosk.page, "#far", RED)
     kiosk.port.send(PictureKind.FAR_VP8, True, 67, b"\x10\x00\x00not vp8 at all")
-    await kiosk.port.acted("key_frame")
+    await kiosk.port.acted("key_frame", count=2)  # the first was the page's, when it was opened
     again = vp8([GREEN])
     kiosk.port.send(PictureKind.FAR_VP8, *([again[0][0], 134, again[0][1]]))
     await until_colour(kiosk.page, "#far", GREEN)

@@ -55,6 +55,19 @@ def test_whole_pictures_in_order_over_both_wraps() -> None:
     assert shown[3].data == DELTA + bytes([3, 3, 1, 3, 2])
 
 
+def test_padding_between_pictures_is_no_gap() -> None:
+    packets = stream(6)
+    padded: list[Packet] = []
+    for _, timestamp, marker, starts, data in packets:
+        padded.append((len(padded), timestamp, marker, starts, data))
+        if marker:
+            padded += [(len(padded) + n, timestamp, False, False, b"") for n in range(3)]
+    assembler = PictureAssembler()
+    assert numbers(feed(assembler, padded)) == list(range(6))
+    assert not assembler.wants_key_frame
+    assert assembler.missing() == []
+
+
 def test_deltas_before_the_first_key_frame_are_held_back_and_one_is_asked_for() -> None:
     assembler = PictureAssembler()
 
@@ -172,3 +185,17 @@ def test_whatever_is_lost_delayed_or_doubled_every_picture_can_be_decoded(data: 
         assert each.key or number == last + 1  # type: ignore[operator]
         assert last is None or number > last
         last = number
+
+
+def test_after_a_still_that_came_by_another_way_only_a_key_frame_goes_out() -> None:
+    assembler = PictureAssembler()
+    packets = stream(6, keys=(0, 4))
+    before = feed(assembler, packets[:6])
+    still = assembler.still(b"frame")
+    assert (still.key, still.still, still.data) == (True, True, b"frame")
+    assert assembler.wants_key_frame
+    after = feed(assembler, packets[6:])
+    assert numbers(before) == [0, 1]
+    assert numbers(after) == [4, 5]
+    times = [each.time_ms for each in (*before, still, *after)]
+    assert times == sorted(times)
