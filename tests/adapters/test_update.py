@@ -48,16 +48,17 @@ class Kiosk:
             return None
         return Agent(self.quiet, broker_up=True, media_up=True, version=self.running)
 
-    def restart(self) -> None:
-        self.restarts += 1
-        self.running = self.installed.current
+    def systemctl(self, word: str, unit: str) -> None:
+        if word == "restart":
+            self.restarts += 1
+            self.running = self.installed.current
 
     def pause(self, seconds: float) -> None:
         self.mono += seconds
 
     def update(self, source, day_bytes: int = DAY_BYTES) -> Update:
         return Update(
-            self.installed, source, self.ask, day_bytes, self.said.append, self.restart, build,
+            self.installed, source, self.ask, day_bytes, self.said.append, self.systemctl, build,
             lambda: self.wall, lambda: self.mono, self.pause,
         )  # fmt: skip
 
@@ -103,11 +104,11 @@ def test_one_that_does_not_get_well_is_left_and_tried_three_times(kiosk: Kiosk, 
 
 
 def test_a_run_that_was_killed_on_trial_is_settled_by_the_next(kiosk: Kiosk, tmp_path: Path) -> None:
-    def dies() -> None:
+    def dies(*_: str) -> None:
         raise KeyboardInterrupt
 
     update = kiosk.update(folder(tmp_path))
-    update._restart = dies
+    update._systemctl = dies
     with pytest.raises(KeyboardInterrupt):
         update.run(KEYS)
     assert (kiosk.installed.current, kiosk.installed.good) == ("1.1", "1.0")
