@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 from edge_agent.core import wire
+from edge_agent.core.outbox import is_emergency
 from edge_agent.core.ranges import Range
+from edge_agent.core.retries import SetAside
 from edge_agent.private_files import sync_folder
 from edge_agent.storage import database, sealed_files
 from edge_agent.storage.changes import (
@@ -128,10 +130,10 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), *row[9:])
+            Consult(*row[:8], tuple(row[8].split()), *row[9:11], emergency=bool(row[11]))
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms, emergency FROM consult ORDER BY opened_at_ms DESC"
             )
         ]
         open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
@@ -139,6 +141,10 @@ class Store:
         return Contents(
             consults=consults,
             waiting=self._waiting(),
+            set_aside={
+                row[0]: SetAside(*row[1:])
+                for row in query("SELECT id, set_aside, set_aside_at_ms FROM outbox WHERE set_aside")
+            },
             files=[
                 FileKept(*row)
                 for row in query(f"SELECT {_FILE_COLUMNS} FROM file WHERE NOT delivered")  # noqa: S608
@@ -160,7 +166,7 @@ class Store:
 
     def _waiting(self) -> list[wire.Message]:
         messages = []
-        for id, payload in self._db.execute("SELECT id, payload FROM outbox WHERE NOT set_aside ORDER BY number"):
+        for id, payload in self._db.execute("SELECT id, payload FROM outbox ORDER BY number"):
             try:
                 messages.append(wire.decode(payload))
             except wire.WireError as error:  # of another release
@@ -384,11 +390,14 @@ class Store:
                     "INSERT INTO outbox (id, consult, seq, payload) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                     (message.id, message.consult, message.seq, wire.encode(message)),
                 )
-                run("UPDATE consult SET next_seq = max(next_seq, ?) WHERE id = ?", (message.seq + 1, message.consult))
+                run(
+                    "UPDATE consult SET next_seq = max(next_seq, ?), emergency = emergency OR ? WHERE id = ?",
+                    (message.seq + 1, is_emergency(message.body), message.consult),
+                )
             case MessagesFreed(ids):
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
-            case MessageSetAside(id):
-                run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
+            case MessageSetAside(id, aside):
+                run("UPDATE outbox SET set_aside = ?, set_aside_at_ms = ? WHERE id = ?", (aside.times, aside.at_ms, id))
             case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):
                 run(
                     f"INSERT OR IGNORE INTO file ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
