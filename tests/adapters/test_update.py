@@ -82,11 +82,14 @@ def folder(tmp_path: Path, version: str = "1.1", files=NEW, **more) -> Folder:
 
 
 def test_a_release_from_a_folder_takes_over(kiosk: Kiosk, tmp_path: Path) -> None:
-    assert kiosk.update(folder(tmp_path)).run(KEYS)
+    source = folder(tmp_path, files={**NEW, "kit/scripts/x": b"#!/bin/sh\n"})
+    assert kiosk.update(source).run(KEYS)
     assert (kiosk.running, kiosk.installed.good, kiosk.restarts) == ("1.1", "1.1", 1)
     assert (kiosk.installed.path("1.1") / "kiosk/a.py").read_bytes() == NEW["kit/kiosk/a.py"]
+    modes = [(kiosk.installed.path("1.1") / name).stat().st_mode & 0o111 for name in ("kiosk/a.py", "scripts/x")]
+    assert modes == [0, 0o111]
     assert kiosk.installed.keys() == KEYS
-    assert kiosk.update(folder(tmp_path)).run(None)  # again: nothing
+    assert kiosk.update(source).run(None)  # again: nothing
     assert kiosk.restarts == 1
 
 
