@@ -97,6 +97,10 @@ _MIGRATIONS = (
     ALTER TABLE consult ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE outbox ADD COLUMN set_aside_at_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE consult ADD COLUMN wire_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE consult ADD COLUMN cost REAL NOT NULL DEFAULT 0;
+    """,
 )
 # The lowest schema whose release can use a store of this one: a migration that only adds tables, or columns with a
 # default, leaves it as it is; one that changes what is there raises it, and then updates cannot go back over it.
