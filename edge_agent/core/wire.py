@@ -530,10 +530,15 @@ def encode_chunk(chunk: Chunk) -> bytes:
 
 def decode_chunk(payload: bytes, consult: bytes, digest: Digest) -> Message:
     """Of the file whose key opened it. Raises MalformedMessage."""
+    return Message(Chunk(digest, *split_chunk(payload)), consult)
+
+
+def split_chunk(payload: bytes) -> tuple[int, bytes]:
+    """Offset and bytes. Raises MalformedMessage."""
     if not _OFFSET.size < len(payload) <= MAX_MESSAGE_BYTES:
         raise MalformedMessage("a chunk without bytes, or with too many")
     (offset,) = _OFFSET.unpack_from(payload)
-    return Message(Chunk(digest, offset, payload[_OFFSET.size :]), consult)
+    return offset, payload[_OFFSET.size :]
 
 
 def _check(envelope: _Envelope) -> None:
