@@ -132,9 +132,11 @@ class Agent:
         self._view_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._offering: set[asyncio.Task[None]] = set()
         self._gestures = ButtonGestures((EMERGENCY_HOLD_S, CANCEL_HOLD_S))
 
         contents = store.store.load()
+        self._hub_epoch = contents.values.get("hub_epoch", b"")  # of the hub's restore that was answered last
         self.clock = KioskClock(contents.values.get("clock", b""))
         self.records = Records(contents, self.clock.stamp)
         self.media = MediaProcess(media_argv, settings.state_dir / "run", self)
@@ -497,7 +499,7 @@ class Agent:
             and not self.drafts.is_open(consult.id)  # until what is to be sent of it is on the disk
             and not self.delivery.waits_in(consult.id)
         ]
-        self.commit([MessagesFreed(freed.messages), *delivered, *whole], _nothing)
+        self.commit([MessagesFreed(freed.messages, self.wall_ms()), *delivered, *whole], _nothing)
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
             self.play([Prompt("sent")])
@@ -810,6 +812,26 @@ class Agent:
         self.tell_call(events.HubReached())
         self.delivery.reached()
         self.downlink.reached()
+
+    def hub_went_back(self, epoch: bytes, since_ms: int) -> None:
+        if epoch != self._hub_epoch:
+            self._hub_epoch = epoch
+            task = asyncio.get_running_loop().create_task(self._offer_again(epoch, since_ms))
+            self._offering.add(task)
+            task.add_done_callback(self._offering.discard)
+
+    async def _offer_again(self, epoch: bytes, since_ms: int) -> None:
+        """Killed on the way, it is done again: what waits once more is in the store, and the epoch is noted last."""
+        await self._journal.flush(FLUSH_S)
+        try:
+            messages = await self.store.run(self.store.store.take_back, since_ms)
+        except StoreError as error:
+            self._hub_epoch = b""
+            self.store_failed(error)
+            return
+        log.info("hub was restored, offered again messages=%d", len(messages))
+        self.delivery.add(*messages)
+        self.commit([ValueKept("hub_epoch", epoch)], _nothing)
 
     def address_changed(self) -> None:
         log.info("own address changed")

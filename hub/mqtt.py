@@ -155,10 +155,10 @@ class Link:
 
     def _status(self, online: bool, session: bytes = b"") -> bytes:
         now_ms = int(time.time() * 1000)
-        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0, session))
+        return self._sealing.status(wire.HubStatus(online, software(), now_ms if online else 0, session))
 
 
-def _software() -> str:
+def software() -> str:
     try:
         return version("teleconsult-kit")
     except PackageNotFoundError:  # run from a clone

@@ -237,6 +237,16 @@ class HubProcess(Record):
     counter: Mapped[int]
 
 
+class WentBack(Record):
+    """The hub was restored: what it had accepted since then may be lost, and kiosks are asked for it. One row."""
+
+    __tablename__ = "went_back"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    epoch: Mapped[str] = mapped_column(String(16))
+    since: Mapped[int]
+
+
 class Downlink(Record):
     """A durable message to a kiosk, kept until its receipt."""
 

@@ -9,12 +9,14 @@ up from its clock and from what is kept there ahead of use; each process has its
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -23,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from edge_agent.core import trust, wire
 from hub.outgoing import Outgoing
-from hub.records import CaseFile, Certificate, Heard, HubProcess, Kiosk
+from hub.records import CaseFile, Certificate, Heard, HubProcess, Kiosk, WentBack
 
 RECEIPTS_A_MESSAGE = 100
 BUILT_MS = 1_790_000_000_000  # September 2026: a clock that says less is not set, and judges nobody
@@ -50,6 +52,7 @@ class Sealing:
     def __init__(self, own: trust.OwnKeys, process: str) -> None:
         self._own, self._process = own, process
         self._counter, self._status_counter = trust.Counter(), trust.Counter()
+        self._epoch, self._lost_since_ms = b"", 0
 
     # --- from kiosks
 
@@ -114,6 +117,7 @@ class Sealing:
 
     def status(self, status: wire.HubStatus) -> bytes:
         """Signed and open: kiosks that have just joined, or know no time, must read it."""
+        status = msgspec.structs.replace(status, epoch=self._epoch, lost_since_ms=self._lost_since_ms)
         now_ms = int(time.time() * 1000)
         message = wire.Message(status, sent_at_ms=now_ms)
         topic, counter = wire.hub_topic(self._process), self._status_counter.next(now_ms)
@@ -134,12 +138,19 @@ class Sealing:
     def start(self, session: Session, now_ms: int) -> int:
         row = session.get(HubProcess, self._process)
         floor = row.counter if row is not None else 0
+        back = session.get(WentBack, 1)
+        self._epoch, self._lost_since_ms = (bytes.fromhex(back.epoch), back.since) if back is not None else (b"", 0)
         self._counter, self._status_counter = trust.Counter(floor), trust.Counter(floor)
         return self.keep_counter(session, now_ms)
 
     def counter_kept(self, floor: int) -> None:
         self._counter.kept(floor)
         self._status_counter.kept(floor)
+
+
+def ask_again(session: Session, since_ms: int) -> None:
+    """Once the hub starts anew, kiosks send what they had receipts for since then once more."""
+    session.merge(WentBack(id=1, epoch=secrets.token_hex(wire.MESSAGE_ID_BYTES), since=since_ms))
 
 
 def learn_keys(session: Session, kiosks: Iterable[str], now_ms: int) -> None:

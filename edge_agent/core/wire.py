@@ -348,6 +348,9 @@ class HubStatus(Body, frozen=True, array_like=True):
     software: str = ""
     time_ms: int = 0
     session: bytes = b""  # as in Status
+    # The hub was restored from a backup: a random name of that, and when the backup was made, by the hub's clock.
+    epoch: bytes = b""
+    lost_since_ms: int = 0
 
 
 class Presence(Body, frozen=True, array_like=True):
@@ -575,6 +578,8 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("rendition out of range")
     if isinstance(body, (TimeAsked, TimeTold)) and len(body.nonce) != NONCE_BYTES:
         raise MalformedMessage("nonce of a wrong length")
+    if isinstance(body, HubStatus) and (len(body.epoch) > MESSAGE_ID_BYTES or not 0 <= body.lost_since_ms < 2**53):
+        raise MalformedMessage("epoch out of range")
     if isinstance(body, TimeTold) and not 0 <= body.time_ms < 2**53:
         raise MalformedMessage("time out of range")
     if isinstance(body, Chunk) and (not 0 <= body.offset < 2**32 or not body.data):

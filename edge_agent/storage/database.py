@@ -92,6 +92,11 @@ _MIGRATIONS = (
         digest BLOB NOT NULL, offset INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (digest, offset)
     );
     """,
+    # When the hub's receipt came: kept on for a while, for a hub that is restored from an older backup.
+    """
+    ALTER TABLE outbox ADD COLUMN freed_at_ms INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX outbox_freed ON outbox (freed_at_ms) WHERE freed_at_ms;
+    """,
 )
 _CHILDREN = ("outbox", "file", "draft", "advice", "reply")  # of a consult
 

@@ -62,6 +62,8 @@ from edge_agent.storage.store_key import find_key, forget_earlier
 log = logging.getLogger(__name__)
 
 KEPT_CONSULTS = 200  # read into memory at the start: the worker's list
+KEPT_MS = 14 * 24 * 3600 * 1000  # that a message stays after its receipt, where there is room
+CLOCKS_APART_MS = 24 * 3600 * 1000  # hub's and kiosk's
 RESERVE_BYTES = 16 * 1024 * 1024  # no file is taken below this, so that calls and notes still find room
 NOTES_RESERVE_BYTES = 4 * 1024 * 1024  # in a file of its own: whoever else fills the card leaves it to the notes
 LOW_BYTES = 200 * 1024 * 1024
@@ -134,7 +136,9 @@ class Store:
                 " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
             )
         ]
-        open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
+        open_ones = {
+            row[0] for row in query("SELECT consult FROM outbox WHERE NOT freed_at_ms UNION SELECT consult FROM draft")
+        }
         consults = [c for number, c in enumerate(consults) if number < KEPT_CONSULTS or c.id in open_ones]
         return Contents(
             consults=consults,
@@ -160,7 +164,10 @@ class Store:
 
     def _waiting(self) -> list[wire.Message]:
         messages = []
-        for id, payload in self._db.execute("SELECT id, payload FROM outbox WHERE NOT set_aside ORDER BY number"):
+        rows = self._db.execute(
+            "SELECT id, payload FROM outbox WHERE NOT set_aside AND NOT freed_at_ms ORDER BY number"
+        )
+        for id, payload in rows:
             try:
                 messages.append(wire.decode(payload))
             except wire.WireError as error:  # of another release
@@ -221,6 +228,30 @@ class Store:
                 self._named(change.digest)
             elif isinstance(change, FileForgotten) and self._content(change.digest) is None:
                 (self._media / self._key.name_of(change.digest)).unlink(missing_ok=True)
+
+    def take_back(self, since_ms: int) -> list[wire.Message]:
+        """The hub was restored as it was then, by its clock: what it had accepted since waits again, as far as it is
+        here. Its files too; a file that had to make room is not announced again."""
+        rows = self._db.execute(
+            "SELECT id, payload FROM outbox WHERE freed_at_ms >= ? AND freed_at_ms AND NOT set_aside ORDER BY number",
+            (since_ms - CLOCKS_APART_MS,),
+        ).fetchall()
+        messages = []
+        with self._errors(), self._transaction():
+            for id, payload in rows:
+                try:
+                    message = wire.decode(payload)
+                except wire.WireError:  # of another release
+                    continue
+                if isinstance(message.body, wire.Manifest):
+                    where = (message.consult, message.body.digest)
+                    if not self._db.execute(
+                        "UPDATE file SET delivered = 0 WHERE consult = ? AND digest = ?", where
+                    ).rowcount:
+                        continue
+                self._db.execute("UPDATE outbox SET freed_at_ms = 0 WHERE id = ?", (id,))
+                messages.append(message)
+        return messages
 
     def make_room(self, wanted_bytes: int) -> int:
         """Lets files go that the hub has, the oldest first, until so much is free. Gives how many."""
@@ -385,8 +416,9 @@ class Store:
                     (message.id, message.consult, message.seq, wire.encode(message)),
                 )
                 run("UPDATE consult SET next_seq = max(next_seq, ?) WHERE id = ?", (message.seq + 1, message.consult))
-            case MessagesFreed(ids):
-                self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
+            case MessagesFreed(ids, at_ms):
+                self._db.executemany("UPDATE outbox SET freed_at_ms = ? WHERE id = ?", ((at_ms, id) for id in ids))
+                run("DELETE FROM outbox WHERE freed_at_ms AND freed_at_ms < ?", (at_ms - KEPT_MS,))
             case MessageSetAside(id):
                 run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
             case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):

@@ -1,4 +1,5 @@
-"""Bytes of files on their way in, as rows of the transaction that they came with."""
+"""Bytes of files on their way in, as rows of the transaction that they came with; and since when a hub lacks what it
+had, once it was restored."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,5 +17,11 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
+    )
+    op.create_table(
+        "went_back",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
+        sa.Column("epoch", sa.String(16), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
     )
     op.create_index("piece_of_file", "piece", ["kiosk_id", "digest"])
