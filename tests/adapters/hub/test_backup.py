@@ -41,23 +41,27 @@ async def test_a_backup_under_load_is_restored_and_kiosks_bring_what_came_since(
         await kiosk.receipt(await kiosk.say(NOTE, before, 1))
         digest = await send_file(kiosk, before, data)
         confirmed: list[tuple[bytes, wire.Message]] = []
+        more = asyncio.Condition()
 
         async def keep_saying() -> None:
             while True:
                 consult = wire.new_consult_id()
                 note = await kiosk.say(NOTE, consult, 1)
                 await kiosk.receipt(note)
-                confirmed.append((consult, note))
+                async with more:
+                    confirmed.append((consult, note))
+                    more.notify_all()
+
+        async def confirmed_are(count: int) -> None:
+            async with more:
+                await more.wait_for(lambda: len(confirmed) >= count)
 
         load = asyncio.create_task(keep_saying())
-        while len(confirmed) < 5:
-            await asyncio.sleep(0.01)
+        await confirmed_are(5)
         made = await asyncio.to_thread(command, hub, "backup", str(backup))
         assert made.returncode == 0, made.stderr
         assert "1 files" in made.stderr
-        had = len(confirmed)
-        while len(confirmed) < had + 5:
-            await asyncio.sleep(0.01)
+        await confirmed_are(len(confirmed) + 5)
         load.cancel()
         after = wire.new_consult_id()
         await kiosk.receipt(await kiosk.say(NOTE, after, 1))
@@ -80,10 +84,10 @@ async def test_a_backup_under_load_is_restored_and_kiosks_bring_what_came_since(
         case = await doctor.case(before)
         assert case["card"]["text"] == NOTE.text
         assert (await doctor.http.get(f"/api/files/{digest.hex()}")).content == data
-        for consult, note in confirmed:  # as a kiosk's store gives them again
+        for _, note in confirmed:  # as a kiosk's store gives them again
             await kiosk.publish("e", wire.encode(note))
         await kiosk.receipt(*(note for _, note in confirmed))
-        _, manifest, chunks = file_messages(before, data)
+        _, manifest, _ = file_messages(before, data)
         at = len(kiosk.got)
         kiosk.file_keys.clear()
         await kiosk.say(manifest, before, 2)
