@@ -26,7 +26,8 @@ from edge_agent.core import wire
 from edge_agent.core.courier import Sealed
 from edge_agent.core.draft import ButtonPressed, DraftEvent
 from edge_agent.core.outbox import Freed
-from edge_agent.core.split import messages_bps, pacing_bps
+from edge_agent.core.retries import SetAside
+from edge_agent.core.split import messages_bps, pacing_bps, turns_pacing_bps, turns_window_bytes
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
 from edge_agent.door import AgentState, Door, Report, door_path
@@ -80,6 +81,7 @@ LINK_MOVED = 0.1  # of what it carried: MQTT's share is another
 OLD_WISH_MS = 5000  # for a new leg: the line has come back since, or the browser asks again
 _NEEDS_THE_HUB = (State.RINGING, State.CLAIMED, State.LOST)  # a call that gets no further without it
 _USES_THE_LINK = (State.CLAIMED, State.LIVE, State.LOST)  # sound and pictures do, or are about to
+_NEEDS_THE_LINK = (*_USES_THE_LINK, State.TURNS)  # for people: nothing that can wait begins
 _CONNECTS = (State.CLAIMED, State.LOST, State.TURNS)  # over a link that files would fill
 _LOOPS: dict[State, Sequence[Clip]] = {
     State.RINGING: (Tone(TONE_RINGING),),
@@ -168,7 +170,9 @@ class Agent:
         self.sounds.language = self.language
         self.condition("store_damaged", self.store.store.damaged)
         self._hardware_missing()
-        self.delivery.add(*contents.waiting)
+        urgent = [consult.id for consult in contents.consults if consult.emergency]
+        self.delivery.load(contents.waiting, contents.set_aside, urgent)
+        self._tell_set_aside()
         self.drafts.load(contents.drafts, contents.files)
         self._spawn(self._journal.run(), "journal")
         self._restore(contents.values.get("call", b""))
@@ -355,7 +359,7 @@ class Agent:
         if status.state is not before.state:
             self._share_link()
             if self.hub.renewal is not None:
-                self.hub.renewal.hold(status.state in _USES_THE_LINK)
+                self.hub.renewal.hold(status.state in _NEEDS_THE_LINK)
         self.delivery.hold_files(status.state in _CONNECTS)
         self._keep_status()
         self._end_batch()
@@ -372,7 +376,10 @@ class Agent:
         state = self.machine.status.state
         self.delivery.share_link(messages_bps(self._link_bps) if state in _USES_THE_LINK else None)
         if self.hub.link is not None:
-            self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else None)
+            in_turns = state is State.TURNS
+            pace_bps = turns_pacing_bps(self._link_bps) if in_turns else None
+            self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else pace_bps)
+            self.hub.link.bound_window(turns_window_bytes(self._link_bps) if in_turns else None)
 
     def _link_measured(self, up_bps: float) -> None:
         if abs(up_bps - self._link_bps) > LINK_MOVED * self._link_bps:
@@ -500,14 +507,19 @@ class Agent:
             and not self.delivery.waits_in(consult.id)
         ]
         self.commit([MessagesFreed(freed.messages, self.wall_ms()), *delivered, *whole], _nothing)
+        self._tell_set_aside()
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
             self.play([Prompt("sent")])
         self.changed()
 
-    def _set_aside(self, id: bytes) -> None:
-        log.error("message set aside id=%s: it stays in the store and is not sent any more", id.hex())
-        self.commit([MessageSetAside(id)], _nothing)
+    def _set_aside(self, id: bytes, aside: SetAside) -> None:
+        log.error("message set aside id=%s times=%d: it is tried again later", id.hex(), aside.times)
+        self.commit([MessageSetAside(id, aside)], _nothing)
+        self._tell_set_aside()
+
+    def _tell_set_aside(self) -> None:
+        self.condition("messages_set_aside", self.delivery.set_aside > 0)
 
     async def _watch_disk(self) -> None:
         while True:
@@ -534,6 +546,7 @@ class Agent:
             await asyncio.sleep(LOOK_S)
             changed = self.clock.look()
             self.hub.watch_clock(self.mono())
+            self.delivery.tick()
             if changed or self.mono() - saved_at >= SAVE_CLOCK_S:
                 saved_at = self.mono()
                 self._save_clock()
@@ -687,6 +700,7 @@ class Agent:
             board="" if board is not None or self.settings.devices.board == "none" else "its pins cannot be used",
             has_button=board is not None and board.has_button,
             has_lamp=board is not None and board.has_lamp,
+            version=self._software,
         )
 
     def light_changed(self) -> None:
@@ -832,6 +846,9 @@ class Agent:
         log.info("hub was restored, offered again messages=%d", len(messages))
         self.delivery.add(*messages)
         self.commit([ValueKept("hub_epoch", epoch)], _nothing)
+
+    def hub_is_new(self, other_release: bool) -> None:
+        self.delivery.hub_is_new(other_release)
 
     def address_changed(self) -> None:
         log.info("own address changed")

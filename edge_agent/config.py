@@ -88,6 +88,13 @@ class ScreenSection(_Section, frozen=True):
     worker_lock_s: Seconds = 120.0
 
 
+class UpdateSection(_Section, frozen=True):
+    """New releases, which the hub offers this kiosk; a technician's stick needs none of it."""
+
+    from_hub: bool = True
+    day_mb: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 20.0  # of the line, a day; 0: none
+
+
 class LogSection(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -101,6 +108,7 @@ class KioskSettings(_Section, frozen=True):
     call: CallSection = CallSection()
     link: LinkSection = LinkSection()
     screen: ScreenSection = ScreenSection()
+    update: UpdateSection = UpdateSection()
     log: LogSection = LogSection()
 
     @property

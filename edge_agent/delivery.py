@@ -9,11 +9,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_agent.clock import KioskClock
 from edge_agent.core import wire
 from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
+from edge_agent.core.retries import Retries, SetAside
 from edge_agent.core.window import Window
 from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
 from edge_agent.storage import StoreThread
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """`freed` is told what the store may let go, `set_aside` which message is given up."""
+    """`freed` is told what the store may let go, `set_aside` which message is set aside, how often and when."""
 
     def __init__(
         self,
@@ -31,22 +32,31 @@ class Delivery:
         clock: KioskClock,
         link_bps: float,
         freed: Callable[[Freed], None],
-        set_aside: Callable[[bytes], None],
+        set_aside: Callable[[bytes, SetAside], None],
     ) -> None:
         self.outbox = Outbox(Window(link_bps), random.random)
         self._store, self._link, self._clock = store, link, clock
         self._freed, self._set_aside = freed, set_aside
+        self._retries = Retries()
         self._messages: dict[bytes, wire.Message] = {}
         self._file_keys: dict[tuple[bytes, bytes], bytes] = {}  # by consult and digest
         self._carrying: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+
+    def load(self, waiting: Iterable[wire.Message], set_aside: dict[bytes, SetAside], urgent: Iterable[bytes]) -> None:
+        """What waits since before this start; `urgent` are consults of emergencies."""
+        for consult in urgent:
+            self.outbox.emergency(consult)
+        for id, aside in set_aside.items():
+            self._retries.load(id, aside)
+        self.add(*waiting)
 
     def add(self, *messages: wire.Message) -> None:
         for message in messages:
             self._messages[message.id] = message
             if isinstance(message.body, wire.Manifest):
                 self._file_keys[message.consult, message.body.digest] = message.body.key
-            self.outbox.add(message)
+            self.outbox.add(message, aside=message.id in self._retries)
         self._pump()
 
     def unsent_since_ms(self, consult: bytes) -> int:
@@ -59,6 +69,14 @@ class Delivery:
 
     def waits_in(self, consult: bytes) -> bool:
         return any(message.consult == consult for message in self._messages.values())
+
+    def set_aside_in(self, consult: bytes) -> int:
+        """Messages and files of it that the hub, or this kiosk, could not take."""
+        return sum(message.consult == consult for id, message in self._messages.items() if id in self._retries)
+
+    @property
+    def set_aside(self) -> int:
+        return len(self._retries)
 
     def waiting(self) -> list[wire.Message]:
         """All that has no receipt."""
@@ -77,6 +95,24 @@ class Delivery:
 
     def lost(self) -> None:
         self.outbox.lost()
+
+    def hub_is_new(self, other_release: bool) -> None:
+        self._try_again(self._retries.hub_is_new(self._clock.wall_ms(), other_release))
+
+    def try_again(self) -> None:
+        """All that is set aside, because a person asks for it."""
+        self._try_again(self._retries.asked_for())
+
+    def tick(self) -> None:
+        """Every few seconds."""
+        self._try_again(self._retries.due(self._clock.wall_ms()))
+
+    def _try_again(self, ids: list[bytes]) -> None:
+        for id in ids:
+            log.info("message tried again id=%s", id.hex())
+            self.outbox.retry(id, time.monotonic())
+        if ids:
+            self._pump()
 
     def share_link(self, bps: float | None) -> None:
         """Keep within that rate, as beside a call; None: nothing else uses the link."""
@@ -109,6 +145,7 @@ class Delivery:
     def _let_go(self, freed: Freed) -> None:
         for id in freed.messages:
             self._messages.pop(id, None)
+            self._retries.gone(id)
         for file in freed.files:
             self._file_keys.pop(file, None)
         if freed.messages or freed.files:
@@ -122,8 +159,7 @@ class Delivery:
             self._carrying.add(task)
             task.add_done_callback(self._carrying.discard)
         for id in self.outbox.set_aside:
-            self._messages.pop(id, None)
-            self._set_aside(id)
+            self._set_aside(id, self._retries.put(id, self._clock.wall_ms()))
         self.outbox.set_aside.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -22,6 +22,7 @@ UNREACHABLE_AGAIN_S = 0.25  # there is no route: asking costs nothing, and one m
 MOST_ATTEMPTS = 6  # that are open at one time
 _LOOK_S = 0.1  # how soon a change of `hurried`, or a name found, is seen
 _SO_MAX_PACING_RATE, _UNPACED = 47, 0xFFFFFFFF  # Linux, bytes a second; the socket module has no name for it
+_RECEIVE_BUFFER_BYTES = 65_536  # also for what the kernel keeps around each packet
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 Address = tuple[int, tuple[object, ...]]  # family, and what `connect` takes
@@ -30,17 +31,20 @@ Address = tuple[int, tuple[object, ...]]  # family, and what `connect` takes
 class Dialler:
     """Of one far end. `dial` blocks, so it runs in a thread; `hurried` is asked while it does."""
 
-    def __init__(self, hurried: Callable[[], bool], segment_bytes: int | None = None) -> None:
-        """`segment_bytes`: TCP's longest, both ways; None: the system's own."""
+    def __init__(
+        self, hurried: Callable[[], bool], segment_bytes: int | None = None, window_bytes: int | None = None
+    ) -> None:
+        """`segment_bytes`: TCP's longest, both ways; `window_bytes`: what may be under way to here; None: the system's
+        own."""
         self._hurried = hurried
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._window_bytes = segment_bytes, window_bytes
         self._known: tuple[str, int, list[Address]] = ("", 0, [])
 
     def dial(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """Connected and blocking. Raises OSError: of the last attempt, or of the name."""
         names = _Lookup(host, port)
         addresses = list(self._known[2]) if self._known[:2] == (host, port) else []
-        attempts = _Attempts(self._segment_bytes)
+        attempts = _Attempts(self._segment_bytes, self._window_bytes)
         tried, next_at = 0, 0.0
         deadline = time.monotonic() + timeout_s
         error: OSError = TimeoutError(errno.ETIMEDOUT, "timed out")
@@ -77,12 +81,18 @@ def pace(sock: socket.socket, bps: float | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate.to_bytes(4, sys.byteorder))
 
 
+def bound_window(sock: socket.socket, size_bytes: int) -> None:
+    """No more than that is under way from the far end, from the next `size_bytes` on that it sends."""
+    with contextlib.suppress(OSError):  # closed meanwhile
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
+
+
 class _Attempts:
     """Connections that are being made."""
 
-    def __init__(self, segment_bytes: int | None) -> None:
+    def __init__(self, segment_bytes: int | None, window_bytes: int | None) -> None:
         self.open: list[socket.socket] = []  # oldest first
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._window_bytes = segment_bytes, window_bytes
         self._selector = selectors.DefaultSelector()
 
     def start(self, address: Address) -> OSError | None:
@@ -95,6 +105,10 @@ class _Attempts:
         sock.setblocking(False)
         if self._segment_bytes is not None:  # before connecting: the far end is told too
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._segment_bytes)
+        if self._window_bytes is not None:
+            # A buffer of a fixed size, or the kernel would let the window follow its growth.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            bound_window(sock, self._window_bytes)
         code = sock.connect_ex(far)
         if code not in (0, errno.EINPROGRESS):
             sock.close()

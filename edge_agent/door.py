@@ -51,6 +51,7 @@ class AgentState(msgspec.Struct, frozen=True):
     board: str = ""  # why there is none
     has_button: bool = False
     has_lamp: bool = False
+    version: str = ""  # of the kit that runs
 
 
 class Asks(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -40,6 +40,9 @@ class HubOwner(Protocol):
     def hub_went_back(self, epoch: bytes, since_ms: int) -> None:
         """It was restored from a backup of then; said each time that it is met."""
 
+    def hub_is_new(self, other_release: bool) -> None:
+        """One of its processes has started anew, or was not seen before; after `hub_reached`."""
+
     def address_changed(self) -> None:
         """The hub was reached from another of our addresses than before; after `hub_reached`."""
 
@@ -63,6 +66,7 @@ class HubSide:
         self.presence: Presence = OFFLINE
         self.malformed_messages = 0
         self._hubs: dict[str, bytes] = {}  # processes that are there, with their sessions
+        self._seen: dict[str, tuple[bytes, str]] = {}  # all that were there once, with session and release
         self._reachable = False
         self._moved = False  # since the hub was within reach
         self._unknown_kinds: set[tuple[int, int]] = set()
@@ -196,6 +200,10 @@ class HubSide:
             log.info("hub came anew process=%s", hub)
             self._ask_time()
             self._owner.hub_reached()
+        seen = self._seen.get(hub)
+        if body.online and seen != (body.session, body.software):
+            self._seen[hub] = (body.session, body.software)
+            self._owner.hub_is_new(other_release=seen is not None and seen[1] != body.software)
 
     def _hubs_changed(self) -> None:
         reachable = bool(self._hubs)

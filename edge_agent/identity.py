@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from edge_agent.core.csr import SIGNS_FOR_THE_HUB, make_request
 from edge_agent.core.joining import IdentityReply
+from edge_agent.core.release import Keys
 from edge_agent.core.wire import is_kiosk_id
 from edge_agent.private_files import sync_folder, write_private
 
@@ -64,6 +65,7 @@ class Identity:
     hub_seal_key: X25519PublicKey
     broker: tuple[str, int]
     hub: str  # origin, as in https://hub.example:8443
+    release_keys: Keys | None = None  # as they were when it joined; `edge_agent.update` has those of now
 
     @classmethod
     def load(cls, folder: Path) -> Identity:
@@ -95,7 +97,9 @@ class Identity:
 
     def renewed(self, reply: IdentityReply) -> Identity:
         """Keeps what the hub answered to a renewal. Raises IdentityDamaged, having changed nothing."""
-        return _keep(self.folder, self.hub, reply)
+        return _keep(
+            self.folder, self.hub, msgspec.structs.replace(reply, release_keys=self.release_keys or reply.release_keys)
+        )
 
 
 class NewIdentity:
@@ -167,7 +171,7 @@ def _assemble(folder: Path, kept: _Kept) -> Identity:
         raise IdentityDamaged(f"this kiosk's identity in {folder} is not right ({error}); join the hub anew") from None
     return Identity(
         folder, reply.kiosk, reply.site, signing_key, seal_key, certificate, cas, hub_signing_key, hub_seal_key,
-        (reply.host, reply.port), kept.hub,
+        (reply.host, reply.port), kept.hub, reply.release_keys,
     )  # fmt: skip
 
 

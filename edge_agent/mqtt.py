@@ -28,8 +28,8 @@ from edge_agent.addresses import AddressWatch, source_address
 from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
-from edge_agent.core.split import segment_bytes
-from edge_agent.dial import Dialler, pace
+from edge_agent.core.split import segment_bytes, window_bytes
+from edge_agent.dial import Dialler, bound_window, pace
 from edge_agent.identity import Identity
 from edge_agent.sealing import Sealing
 from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
@@ -118,7 +118,10 @@ class HubLink:
         self._came_up_at = 0.0
         self._short_lives = 0  # connections that the broker closed soon, without one failing in between
         link = settings.link
-        self._dialler = Dialler(self._hurried, segment_bytes(1000 * min(link.up_kbps, link.down_kbps)))
+        narrow_bps = 1000 * min(link.up_kbps, link.down_kbps)
+        self._usual_window_bytes = window_bytes(narrow_bps)
+        self._window_bytes = self._usual_window_bytes
+        self._dialler = Dialler(self._hurried, segment_bytes(narrow_bps), self._usual_window_bytes)
         self._pace_bps: float | None = None
         self._heard_at = 0.0
         self._own_address = ""  # of the last connection
@@ -177,6 +180,19 @@ class HubLink:
         sock = client.socket()
         if isinstance(sock, socket.socket):
             pace(sock, self._pace_bps)
+
+    def bound_window(self, size_bytes: int | None) -> None:
+        """How much of the broker's may be under way to here; None: as much as usual. Where the link is known for a
+        good one it stays as it is."""
+        if self._usual_window_bytes is not None:
+            self._window_bytes = size_bytes or self._usual_window_bytes
+            if self._client is not None:
+                self._bound_socket(self._client)
+
+    def _bound_socket(self, client: paho.Client) -> None:
+        sock = client.socket()
+        if isinstance(sock, socket.socket) and self._window_bytes is not None:
+            bound_window(sock, self._window_bytes)
 
     def _hurried(self) -> bool:
         """From any thread."""
@@ -396,6 +412,7 @@ class HubLink:
         moved, self._own_address = self._own_address not in ("", own_address), own_address
         self._loop.call_later(STEADY_S, self._steady, client)
         self._pace_socket(client)
+        self._bound_socket(client)
         self._listener.link_up(moved)
 
     def _steady(self, client: paho.Client) -> None:

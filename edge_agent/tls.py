@@ -11,6 +11,7 @@ at chain, name and purpose alone, and the dates are judged here, by the kiosk's 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import ssl
 import time
@@ -121,7 +122,9 @@ class BrokerTls(HubTls):
     def of(cls, identity: Identity, dates_ms: Callable[[], int | None] = _system_ms) -> BrokerTls:
         context = cls.trusting(identity.cas, dates_ms)
         context.load_cert_chain(identity.certificate_path, identity.key_path)
-        context.set_ecdh_curve(_CURVE)
+        # Debian 12's Python takes P-256 and the like alone here; its OpenSSL offers X25519 first and knows no ML-KEM.
+        with contextlib.suppress(ssl.SSLError):
+            context.set_ecdh_curve(_CURVE)
         context.options &= ~_PADDING
         return context
 

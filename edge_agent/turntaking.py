@@ -14,13 +14,14 @@ from typing import Literal, NamedTuple, Protocol
 from edge_agent import ipc
 from edge_agent.core import wire
 from edge_agent.core.turn_parts import Hearable, TurnBox
-from edge_agent.core.turns import LinkSample, LiveWatch, WayBack
+from edge_agent.core.turns import LinkSample, LiveWatch, WayBack, rests
 from edge_agent.sounds import TONE_RECORD, TONE_RECORDED, Clip, Tone, Turn
 from edge_agent.storage import Change
 
 log = logging.getLogger(__name__)
 
 KEPT_SAID = 8  # turns whose ticks may be shown
+FAR_TO_REST_S = 30.0  # the far end has been told by then, or never will be
 MOST_TRIES = 3  # to play one; what cannot be played is left to the hub, which keeps what nobody heard
 
 Sent = Literal["", "sending", "delivered", "heard"]
@@ -85,6 +86,9 @@ class TurnTaking:
         self._playing: Hearable | None = None
         self._watch = LiveWatch()
         self._leg = 0
+        self._sampled: tuple[float, LinkSample] | None = None  # of this leg, the last
+        self._far_rests = True
+        self._began_at = 0.0
         self._way_back = WayBack()
 
     # --- the call's state
@@ -95,7 +99,8 @@ class TurnTaking:
             return
         self._on, self._over, self._consult = True, False, consult
         self._belong_to(call)
-        self._way_back.begin(self._owner.mono())
+        self._began_at = self._owner.mono()
+        self._way_back.begin(self._began_at)
 
     def end(self, live: bool) -> None:
         """They do no more. What the doctor said last is still heard where they talk on (`live`)."""
@@ -235,17 +240,24 @@ class TurnTaking:
 
     def stats(self, frame: ipc.CallStats, judged: bool) -> None:
         """Once a second of the leg that is heard. `judged`: the call is live, or was."""
-        if not judged or self._on:
+        if not judged and not self._on:
             return
         if frame.leg != self._leg or frame.call != self._call:
             self._belong_to(frame.call)
-            self._leg, self._watch = frame.leg, LiveWatch()
+            self._leg, self._watch, self._sampled = frame.leg, LiveWatch(), None
+        now = self._owner.mono()
         sample = LinkSample(
             frame.sent_bytes, frame.received_bytes, frame.sound_received, frame.sound_lost, frame.lost_up,
             frame.rtt_ms / 1000,
         )  # fmt: skip
-        if self._watch.sample(sample, self._owner.mono()):
-            log.warning("nothing live fits call=%s leg=%d stats=%s", frame.call.hex(), frame.leg, sample)
+        last, self._sampled = self._sampled, (now, sample)
+        self._far_rests = last is not None and rests(last[1], sample, now - last[0])
+        if self._on:
+            return
+        if self._watch.sample(sample, now):
+            log.warning(
+                "nothing live fits call=%s leg=%d up_bps=%d stats=%s", frame.call.hex(), frame.leg, frame.up_bps, sample
+            )
             self._watch = LiveWatch()
             self._owner.nothing_live_fits(frame.call)
 
@@ -270,6 +282,7 @@ class TurnTaking:
             and not self._saying
             and not self._box.is_spoken(now)
             and not self._owner.unsent(self._consult)
+            and (self._far_rests or now - self._began_at > FAR_TO_REST_S)
         )
         in_full = self._way_back.probe(now, quiet)
         if in_full is not None and not self._owner.send_media(ipc.ProbeLive(self._call, in_full)):

@@ -12,7 +12,7 @@ noted elsewhere shows that too. The hub writes its head into its log, and `telec
     who     account:<id>, kiosk:<id>, hub, command:<uid> (the command line), stranger (nobody signed in)
     what    a word, below
     about   ids, separated by spaces: consult:…, call:…, file:…, advice:…, account:…, kiosk:…, role:…, invitation:…,
-            key:… (of a kiosk), ca:…
+            key:… (of a kiosk, or of releases), ca:…, release:<version>, share:<percent>
 """
 
 from __future__ import annotations

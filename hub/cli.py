@@ -22,6 +22,7 @@ from edge_agent.core import phonecode, trust
 from edge_agent.core.courier import NotWhole, Sealed
 from edge_agent.core.findings import GROUP_NAMES, Verdict
 from edge_agent.core.joining import join_link
+from edge_agent.core.release import ReleaseError
 from hub import accounts, app, audit, enrol
 from hub import backup as backups
 from hub.authority import Ca
@@ -33,6 +34,7 @@ from hub.invitation_sheet import make_sheet
 from hub.keys import AuthorityError
 from hub.mqtt import software
 from hub.records import Approval, AuditEntry, Doctor, Kiosk
+from hub.releases import Releases, Stage
 from hub.roles import Role
 from hub.sealing import ask_again
 
@@ -125,6 +127,22 @@ def add_arguments(
     rotate = action("rotate", _ca_rotate, "Let a new CA take over; both are trusted until --finish.", what_ca)
     rotate.add_argument("--finish", action="store_true", help="trust the older one no more")
     rotate.add_argument("--force", action="store_true", help="finish, though some kiosks must join anew then")
+    release = actions.add_parser(
+        "release", help="Releases of the kit for kiosks.", description="Releases of the kit for kiosks."
+    )
+    what_release = release.add_subparsers(dest="release", required=True, metavar="ACTION")
+    trust_ = action("trust", _release_trust, "Tell kiosks that join whose releases to believe.", what_release)
+    trust_.add_argument("file", type=Path, metavar="FILE", help="keys.json, as scripts/build-release keys makes it")
+    trust_.add_argument("--again", action="store_true", help="although this hub has told its kiosks of others")
+    added = action("add", _release_add, "Take a release in. No kiosk takes it before it is staged.", what_release)
+    added.add_argument("folder", type=Path, metavar="FOLDER")
+    stage = action("stage", _release_stage, "Say which kiosks may take a release, in place of what was said before.",
+                   what_release)  # fmt: skip
+    stage.add_argument("version")
+    stage.add_argument("--site", action="append", default=[], help="all kiosks of this clinic; may be given again")
+    stage.add_argument("--kiosk", action="append", default=[], help="this kiosk; may be given again")
+    stage.add_argument("--share", type=_percent, default=0, metavar="PERCENT", help="so many of all kiosks; 100: all")
+    action("list", _release_list, "List them, who may take them, and who runs them.", what_release)
     config = action(
         "broker-config", _broker_config, "Write mosquitto's configuration and print the script that starts it."
     )
@@ -413,6 +431,55 @@ def _ca_rotate(arguments: argparse.Namespace, settings: HubSettings) -> None:
     print(f"CA {ca.number} alone is trusted now. Invitations from before are void; make new ones.")
 
 
+def _release_trust(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    keys = Releases(settings.data_dir).trust(arguments.file, arguments.again)
+    _audit(settings, "release_keys_trusted", f"key:{keys.signing[:16]}", f"key:{keys.recovery[:16]}")
+    print(f"Kiosks that join from now on believe releases signed by {keys.signing[:16]}…")
+
+
+def _release_add(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    manifest = Releases(settings.data_dir).add(arguments.folder)
+    _audit(settings, "release_added", f"release:{manifest.version}")
+    print(
+        f"Release {manifest.version} is here. Let kiosks take it: "
+        f"teleconsult hub release stage {manifest.version} --share 10"
+    )
+
+
+def _release_stage(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    known = _do(settings, lambda session: {kiosk.id: kiosk.site for kiosk in session.scalars(select(Kiosk))})
+    for what, given, here in (("kiosk", arguments.kiosk, known.keys()), ("site", arguments.site, known.values())):
+        if unknown := [each for each in given if each not in here]:
+            raise ReleaseError(
+                f"there is no {what} {unknown[0]!r}; nothing was changed. See: teleconsult hub kiosks list"
+            )
+    stage = Stage(tuple(arguments.kiosk), tuple(arguments.site), arguments.share)
+    Releases(settings.data_dir).stage(arguments.version, stage)
+    _audit(settings, "release_staged", f"release:{arguments.version}", *(f"kiosk:{each}" for each in stage.kiosks),
+           f"share:{stage.share}")  # fmt: skip
+    count = sum(stage.takes(kiosk, site, arguments.version) for kiosk, site in known.items())
+    print(f"{count} of {len(known)} kiosks may take release {arguments.version}, when each next asks.")
+
+
+def _release_list(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    releases = Releases(settings.data_dir)
+    kiosks = _do(settings, lambda session: [(k.id, k.site, k.software) for k in session.scalars(select(Kiosk))])
+    before, stages = None, releases.stages()
+    for manifest, _ in releases.all():
+        stage = stages.get(manifest.version, Stage())
+        may = sum(stage.takes(kiosk, site, manifest.version) for kiosk, site, _ in kiosks)
+        run = sum(software == manifest.version for _, _, software in kiosks)
+        size, more = releases.packed_bytes(manifest), ""
+        if before is not None:
+            more = f", {releases.packed_bytes(manifest, before):,} after {before.version}"
+        print(f"{manifest.version:24}  {may} of {len(kiosks)} kiosks may take it, {run} run it  {size:,} bytes{more}")
+        before = manifest
+
+
+def _audit(settings: HubSettings, what: str, *about: str) -> None:
+    _do(settings, lambda session: audit.append(session, app.now_ms(), audit.command(), what, *about))
+
+
 def _broker_config(arguments: argparse.Namespace, settings: HubSettings) -> None:
     print(app.prepare_broker(settings, arguments.run_as))
 
@@ -532,6 +599,12 @@ def _head(text: str) -> audit.Head:
         return audit.parse_head(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError("a number from 0 to 100")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -24,7 +24,15 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
-from edge_agent.core.csr import BadRequest, Keys, check_renewal, check_self_test, read_certificate, read_request
+from edge_agent.core.csr import (
+    BadRequest,
+    Keys,
+    check_release_question,
+    check_renewal,
+    check_self_test,
+    read_certificate,
+    read_request,
+)
 from edge_agent.core.joining import (
     FINGERPRINT_BYTES,
     TOKEN_BYTES,
@@ -36,11 +44,13 @@ from edge_agent.core.joining import (
     Waiting,
     encode_code,
 )
+from edge_agent.core.release import ReleaseRequest
 from hub import audit
 from hub.authority import KIOSK_DAYS, Authority
 from hub.config import HubSettings
 from hub.database import Database
 from hub.records import Approval, Certificate, Heard, Invitation, Kiosk
+from hub.releases import Releases
 
 VALID_MS = 14 * 86_400_000
 SHOWN_CHARACTERS = 8  # of a token's hash: an invitation's number, in lists and to withdraw it
@@ -67,6 +77,7 @@ class Enrolment:
     ) -> None:
         self._settings, self._database, self._authority = settings, database, authority
         self._now_ms, self._life = now_ms, life
+        self._releases = Releases(settings.data_dir)
 
     def ca_pem(self) -> str:
         return self._authority.pem
@@ -102,9 +113,16 @@ class Enrolment:
 
     async def who_tests(self, asked: SelfTestRequest) -> str:
         """The kiosk. Raises JoinRefused."""
+        return (await self._who(asked.certificate, asked.signature, check_self_test))[0]
+
+    async def who_updates(self, asked: ReleaseRequest) -> tuple[str, str]:
+        """The kiosk and its site. Raises JoinRefused."""
+        return await self._who(asked.certificate, asked.signature, check_release_question)
+
+    async def _who(self, pem: str, signature: str, check: Callable[[x509.Certificate, bytes], None]) -> tuple[str, str]:
         try:
-            certificate = read_certificate(asked.certificate)
-            check_self_test(certificate, bytes.fromhex(asked.signature))
+            certificate = read_certificate(pem)
+            check(certificate, bytes.fromhex(signature))
         except ValueError as bad:  # BadRequest, or no hex
             raise JoinRefused(f"This is no request of a kiosk's: {bad}. Update kiosk and hub.") from bad
         if not self._authority.issued(certificate):
@@ -113,13 +131,13 @@ class Enrolment:
 
     # --- in the database's thread
 
-    def _holder(self, session: Session, certificate: x509.Certificate) -> str:
+    def _holder(self, session: Session, certificate: x509.Certificate) -> tuple[str, str]:
         row = session.get(Certificate, f"{certificate.serial_number:x}")
         if row is None or row.revoked_at:
             raise JoinRefused("This kiosk's certificate was revoked. Join anew with a code of the hub.")
         if row.expires_at <= self._now_ms():
             raise JoinRefused("This kiosk's certificate has run out.")
-        return row.kiosk_id
+        return row.kiosk_id, session.get_one(Kiosk, row.kiosk_id).site
 
     def _join(self, session: Session, token: str, keys: Keys, wish: str, site: str) -> IdentityReply | Waiting:
         now_ms, key = self._now_ms(), key_hash(keys.signing_der)
@@ -194,6 +212,7 @@ class Enrolment:
             seal_key=self._authority.seal_key.public_key().public_bytes_raw().hex(),
             host=host,
             port=port,
+            release_keys=next(reversed(self._releases.keys()), None),
         )
 
 

@@ -49,10 +49,12 @@ from hub.enrol import Enrolment, JoinRefused
 from hub.office import Office
 from hub.outgoing import Outgoing
 from hub.records import CaseFile, Consult, Content, Doctor
+from hub.releases import Releases
 from hub.roles import Permission, may
 from hub.selftests import SelfTests
 from hub.signin import SignIn
 from hub.switchboard import NOT_SIGNED_IN, Switchboard
+from hub.updates import Updates
 from hub.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ class Web:
         self._office = Office(switchboard, self._sign_in)
         self._workshop = Workshop(settings, switchboard, enrolment)
         self._self_tests = SelfTests(settings, enrolment, switchboard.now_ms)
+        self._updates = Updates(Releases(settings.data_dir), enrolment)
         self._joins = Attempts(free=20, first_wait_s=30, longest_wait_s=900)
         self._viewed: dict[tuple[str, str], float] = {}
         self._description = openapi.describe(self.endpoints(), self._sign_in.cookie)
@@ -156,6 +159,7 @@ class Web:
             ),
             *self._workshop.endpoints(),
             *self._self_tests.endpoints(),
+            *self._updates.endpoints(),
             *self._office.endpoints(),
         ]  # fmt: skip
 

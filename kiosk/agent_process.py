@@ -195,6 +195,10 @@ def _spoken_first(settings: KioskSettings) -> tuple[str, ...]:
 
 
 def _software() -> str:
+    """The release that is installed, see `edge_agent.update.installed`; else the package's version."""
+    folder = Path(__file__).resolve().parents[1]
+    if folder.parent.name == "releases":
+        return folder.name
     try:
         return version("teleconsult-kit")
     except PackageNotFoundError:  # run from a clone

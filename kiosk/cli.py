@@ -40,6 +40,7 @@ _WRONG_USE = [
 _FOR_PEOPLE = [
     ("hardware.api", "HardwareError"),
     ("edge_agent.storage.database", "StoreError"),
+    ("edge_agent.core.release", "ReleaseError"),
     ("hub.accounts", "AccountError"),
     ("hub.enrol", "JoinRefused"),
     ("hub.enrol", "NoSuchKiosk"),
@@ -106,6 +107,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_devices(commands)
     _add_trace(commands)
     _add_selftest(commands)
+    _add_update(commands)
     _add_demo(commands)
     return parser
 
@@ -282,6 +284,31 @@ def _add_selftest(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object, and no progress")
     _add_kiosk_config(parser)
     parser.set_defaults(run=_selftest)
+
+
+def _add_update(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "update",
+        "take the release that the hub offers this kiosk, or one from a folder",
+        "  sudo teleconsult update --check\n  sudo teleconsult update\n"
+        "  sudo teleconsult update /media/stick/release\n",
+        "\nOnly a release that is signed by this kiosk's release key is taken, outside calls and within the day's\n"
+        "bytes (update.day_mb). The one before stays, and runs again where the new one does not get well. Interrupted\n"
+        "at any step, the next run goes on: teleconsult-update.timer starts one every quarter of an hour.",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="a release that somebody has brought")
+    parser.add_argument("--check", action="store_true", help="change nothing, say what there is")
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="whom to believe, where this kiosk knows nobody yet")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/opt/teleconsult"),
+        metavar="DIR",
+        help="where releases are (default: %(default)s)",
+    )
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_update)
 
 
 def _add_demo(commands: Any) -> None:
@@ -499,6 +526,15 @@ def _selftest(options: argparse.Namespace) -> int:
     if options.config is None:
         _become_the_service()
     return run(lambda: _kiosk_settings(options)[0], as_json=options.json, ask=options.ask, silent=options.silent)
+
+
+def _update(options: argparse.Namespace) -> int:
+    from kiosk.update import run
+
+    service = _service() if options.config is None else None
+    if service is not None:
+        os.environ["HOME"] = service.pw_dir  # where its identity is; what is written belongs to root
+    return run(_kiosk_settings(options)[0], options.root, options.folder, options.keys, options.check)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -67,6 +67,8 @@ class ScreenPort:
                 self._lock.left()
             case "new_case" if self._lock.is_open:
                 agent.tell_call(events.NewCaseChosen(WORKER))
+            case "send_again" if self._lock.is_open:
+                agent.delivery.try_again()
             case "pictures_as":
                 agent.show_pictures_as(value)
             case "key_frame":

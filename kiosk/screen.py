@@ -104,6 +104,7 @@ class ConsultView(msgspec.Struct, frozen=True, kw_only=True):
     step_text: str
     step_times: dict[ConsultStep, int] = {}  # Unix ms, of the steps that it has come to
     unsent_since_ms: int = 0  # when anything of it is not yet at the hub
+    set_aside: bool = False  # something of it was refused; it is tried again
     advice: tuple[AdviceView, ...] = ()
 
 
@@ -186,6 +187,7 @@ ACTIONS: dict[str, str] = {
     "worker": "ask for the worker's face; while it is open, a hand is on it: not yet time to lock",
     "pin": "value: digits",
     "lock": "leave the worker's face",
+    "send_again": "worker: try at once what was refused",
     "new_case": "worker: start a guided message without a call",
     "pictures_as": "value: vp8 or jpeg; sent once after connecting",
     "key_frame": "the page's decoder needs one",

@@ -204,6 +204,7 @@ def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:
                 step_text=language.words[f"step_{step}"],
                 step_times=agent.records.times(consult.id),
                 unsent_since_ms=agent.delivery.unsent_since_ms(consult.id),
+                set_aside=agent.delivery.set_aside_in(consult.id) > 0,
                 advice=tuple(_advice(agent, stored) for stored in agent.records.advice_of(consult.id)),
             )
         )

@@ -49,7 +49,7 @@ def saved_files(state_dir: Path, consult: str) -> list[tuple[str, bytes]]:
 
 def unsent(state_dir: Path) -> list[str]:
     """Messages and files that have no receipt from the hub yet."""
-    payloads = read_rows(state_dir, "SELECT payload FROM outbox WHERE NOT set_aside AND NOT freed_at_ms")
+    payloads = read_rows(state_dir, "SELECT payload FROM outbox")
     messages = [wire.decode(row["payload"]) for row in payloads]
     files = read_rows(
         state_dir,

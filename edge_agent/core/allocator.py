@@ -60,7 +60,7 @@ class _Form:
 FORMS = (
     _Form(320, 240, 1 / 60, 400, 400),  # 3 kB
     _Form(320, 240, 1 / 5, 4_000, 4_800),
-    _Form(160, 120, 6.0, 11_000, 40_000),
+    _Form(160, 120, 7.5, 11_000, 40_000),
     _Form(240, 180, 12.0, 30_000, 80_000),
     _Form(320, 240, 15.0, 70_000, 500_000),
     _Form(640, 480, 15.0, 260_000, 1_500_000),
@@ -196,7 +196,8 @@ class _Way:
         for number, form in enumerate(FORMS, 1):
             if form.motion is Motion.STILLS:
                 from_bps = STILLS_FROM_BPS[number]
-                fits = rate_bps >= from_bps * (1.0 if times > 1 else 0.82)
+                # On a thin link even a still stands before the voice, so there is none until it is measured.
+                fits = way.measured and rate_bps >= from_bps * (1.0 if times > 1 else 0.82)
             else:
                 fits = coded >= form.least_bps * times
             if fits:

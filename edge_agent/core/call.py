@@ -72,6 +72,7 @@ from edge_agent.core.call_events import (
     RestMedia,
     RingTimedOut,
     Say,
+    SayTurnsDue,
     ScreenTimedOut,
     Send,
     Speak,
@@ -104,6 +105,7 @@ class Timer(Enum):
     CLAIM = "claim"
     RECONNECT = "reconnect"
     TURNS = "turns"  # without the hub no turn comes anywhere
+    SAY_TURNS = "say_turns"  # the far end is told
     NEW_LEG = "new_leg"  # the leg under way did not come up: try another
     OFFER_AGAIN = "offer_again"  # the offer, or its answer, may have been lost
     EMERGENCY_AGAIN = "emergency_again"  # nobody heard it: it rings anew
@@ -117,6 +119,7 @@ _TIMER_EVENTS: dict[Timer, Event] = {
     Timer.CLAIM: ClaimTimedOut(),
     Timer.RECONNECT: ReconnectTimedOut(),
     Timer.TURNS: TurnsTimedOut(),
+    Timer.SAY_TURNS: SayTurnsDue(),
     Timer.NEW_LEG: NewLegDue(),
     Timer.OFFER_AGAIN: OfferAgainDue(),
     Timer.EMERGENCY_AGAIN: EmergencyAgainDue(),
@@ -135,6 +138,7 @@ class CallTimes(NamedTuple):
     reconnect_s: float = 60.0
     new_leg_s: float = 12.0  # offer, answer, checks and DTLS over 1.3 s of round trip, with a loss or two
     turns_new_leg_s: float = 30.0
+    say_turns_s: float = 1.5  # what was sent live has left the queue: before, the word is lost in it, and TCP waits
     stalled_new_leg_s: float = 9.0  # after the media process has called it a stall: 12 s are outlived without
     offer_again_s: float = 3.0
     emergency_again_s: float = 20.0
@@ -485,7 +489,7 @@ def _connected(m: CallMachine, _: Event) -> None:
 
 def _take_turns(m: CallMachine, _: Event) -> None:
     m.emit(RestMedia(m.status.call))
-    _say_turns(m, _)
+    m.arm(Timer.SAY_TURNS, m.times.say_turns_s)
 
 
 def _say_turns(m: CallMachine, _: Event) -> None:
@@ -496,7 +500,8 @@ def _connected_in_turns(m: CallMachine, event: Event) -> None:
     m.set(leg_connected=True, stalled=False)
     m.pending_offer = None
     m.disarm(Timer.NEW_LEG, Timer.OFFER_AGAIN)
-    _take_turns(m, event)  # a leg of before was not started at rest
+    m.emit(RestMedia(m.status.call))  # a leg of before was not started at rest
+    _say_turns(m, event)
 
 
 def _flowing_in_turns(m: CallMachine, event: Event) -> None:
@@ -873,6 +878,7 @@ TABLE: dict[State, dict[type[Event], Rules]] = {
         **_ENDING_TURNS,
         Pressed: (_stay(_speak, when=_not_speaking),),
         Released: (_stay(_stop_speaking, when=_speaking),),
+        SayTurnsDue: (_stay(_say_turns),),
         LiveFits: (_to(S.LIVE, _end_turn, _say("live_again"), _live_again, when=_leg_up),),
         MediaConnected: (_stay(_connected_in_turns, when=_current_leg),),
         MediaFlowing: (_stay(_flowing_in_turns),),
@@ -966,6 +972,7 @@ _STATES_OF: dict[Timer, frozenset[State]] = {
     Timer.CLAIM: frozenset(),
     Timer.RECONNECT: frozenset(),
     Timer.TURNS: frozenset(),
+    Timer.SAY_TURNS: frozenset(),
     Timer.NEW_LEG: frozenset({S.CLAIMED, S.LIVE, S.LOST, S.TURNS}),
     Timer.OFFER_AGAIN: frozenset({S.CLAIMED, S.LIVE, S.LOST, S.TURNS}),
     Timer.EMERGENCY_AGAIN: frozenset(),

@@ -219,6 +219,11 @@ class TurnsTimedOut(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SayTurnsDue(Event):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class NewLegDue(Event):
     pass
 

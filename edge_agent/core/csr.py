@@ -3,8 +3,8 @@
 A request is a certificate signing request (PKCS #10) for an EC P-256 key, with the kiosk's X25519 key in an extension:
 the one signature shows that whoever holds the signing key wants this sealing key beside it. Its subject means nothing,
 for the hub chooses the name. A renewal is the certificate itself with a signature by its key over `renewal_statement`:
-it names the certificate, so whoever catches one and says it again gets what the hub has given out anyway. The question
-of a self-test is the same with another statement.
+it names the certificate, so whoever catches one and says it again gets what the hub has given out anyway. The questions
+of a self-test and of an update are the same with other statements.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SEAL_KEY = x509.ObjectIdentifier("2.25.208958593112453674987062839933734385998")
 SIGNS_FOR_THE_HUB = x509.ObjectIdentifier("2.25.158004208380225638093883217246509575748")  # extended key usage
 
 _RENEWAL, _SELF_TEST = b"teleconsult renewal 1\0", b"teleconsult self-test 1\0"
+_RELEASE = b"teleconsult release 1\0"
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
 
@@ -101,6 +102,10 @@ def sign_self_test(certificate: x509.Certificate, signing: ec.EllipticCurvePriva
     return signing.sign(self_test_statement(certificate), _ECDSA)
 
 
+def sign_release_question(certificate: x509.Certificate, signing: ec.EllipticCurvePrivateKey) -> bytes:
+    return signing.sign(release_statement(certificate), _ECDSA)
+
+
 def check_renewal(certificate: x509.Certificate, signature: bytes) -> None:
     """Raises BadRequest where it is not by the certificate's key."""
     _check(certificate, signature, renewal_statement(certificate))
@@ -111,12 +116,21 @@ def check_self_test(certificate: x509.Certificate, signature: bytes) -> None:
     _check(certificate, signature, self_test_statement(certificate))
 
 
+def check_release_question(certificate: x509.Certificate, signature: bytes) -> None:
+    """Raises BadRequest where it is not by the certificate's key."""
+    _check(certificate, signature, release_statement(certificate))
+
+
 def renewal_statement(certificate: x509.Certificate) -> bytes:
     return _RENEWAL + certificate.fingerprint(hashes.SHA256())
 
 
 def self_test_statement(certificate: x509.Certificate) -> bytes:
     return _SELF_TEST + certificate.fingerprint(hashes.SHA256())
+
+
+def release_statement(certificate: x509.Certificate) -> bytes:
+    return _RELEASE + certificate.fingerprint(hashes.SHA256())
 
 
 def _check(certificate: x509.Certificate, signature: bytes, statement: bytes) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 
+from edge_agent.core.release import Keys
 from edge_agent.core.wire import IceServer
 
 SERVICE_TYPE = "_teleconsult-hub._tcp.local."  # by which a hub says where it is: an address, never trust
@@ -75,6 +76,7 @@ class IdentityReply(msgspec.Struct, frozen=True):
     seal_key: str  # hex of the X25519 key that messages to the hub are sealed to
     host: str  # the broker's
     port: int
+    release_keys: Keys | None = None  # the first that it is told are pinned, and no later ones
 
 
 class Waiting(msgspec.Struct, frozen=True):

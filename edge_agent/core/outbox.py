@@ -10,7 +10,7 @@ Pure. It holds addresses and sizes, never contents: the store is the queue, and 
 4. A file's `Manifest` goes first; chunks go for the gaps that `Have` tells, less what the broker has already taken.
    Without a `Have`, the manifest asks again, and then nothing is taken for granted.
 5. What is refused `REFUSALS` times, or sent `UNANSWERED` times without a receipt while later ones have theirs, is set
-   aside; what stands behind it goes on. `add` takes it up again.
+   aside; what stands behind it goes on. `retry` takes it up again, for fewer tries than the first time.
 6. Nothing expires, as all of it is somebody's record, but urgency does: that of a call which was over when the hub came
    back in reach. A press of now does not stand behind those of yesterday.
 7. With a budget, as in a call, all but call signalling keeps within it, in chunks that hold nobody up for long.
@@ -30,6 +30,7 @@ from edge_agent.core.window import Window
 
 REFUSALS = 5
 UNANSWERED = 12
+RETRIES = 3  # sends of what was set aside before, whether or not others have their receipts
 FIRST_RESEND_S = 10.0  # well above a round trip on the worst link that can still carry anything
 MAX_RESEND_S = 300.0
 JITTER = 0.25  # so that what failed together does not come back together
@@ -133,6 +134,8 @@ class _Message:
     unanswered: int = 0
     refusals: int = 0
     file: FileKey | None = None  # of the manifest that asks for it
+    aside: bool = False
+    retried: bool = False
 
 
 @dataclass(slots=True)
@@ -167,15 +170,16 @@ class Outbox:
 
     # what waits
 
-    def add(self, message: wire.Message) -> None:
-        """A durable message that is in the store. Those of one consult come in the order of their seq."""
+    def add(self, message: wire.Message, aside: bool = False) -> None:
+        """A durable message that is in the store. Those of one consult come in the order of their seq. `aside`: it was
+        set aside before this start."""
         if message.id in self._messages:
             return
         self._order += 1
         body = message.body
         entry = _Message(
             message.id, message.consult, message.seq, priority_of(body), self._order,
-            len(wire.encode(message)) + AROUND_MESSAGE_BYTES, getattr(body, "call", b""),
+            len(wire.encode(message)) + AROUND_MESSAGE_BYTES, getattr(body, "call", b""), aside=aside,
         )  # fmt: skip
         self._messages[message.id] = entry
         if is_emergency(body):
@@ -200,6 +204,17 @@ class Outbox:
     def emergency(self, consult: bytes) -> None:
         """All that waits in it, now or later, goes first."""
         self._emergencies.add(consult)
+
+    def retry(self, id: bytes, now: float) -> None:
+        """What was set aside is tried again."""
+        message = self._messages.get(id)
+        if message is None or not message.aside:
+            return
+        message.aside, message.retried, message.due, message.sends = False, True, now, 0
+        message.unanswered, message.refusals = UNANSWERED - RETRIES, REFUSALS - 1
+        if message.file is not None:
+            file = self._files[message.file]
+            file.to_send, file.taken, file.asked, file.refusals = ByteRanges(), ByteRanges(), 0, REFUSALS - 1
 
     def waits_in(self, consult: bytes) -> bool:
         """Whether anything of this consult is not at the hub yet."""
@@ -263,7 +278,7 @@ class Outbox:
         """When `next` may have something without anything else having happened."""
         if not self._reachable:
             return None
-        dues = [m.due for m in self._messages.values() if m.due is not None and not m.in_flight]
+        dues = [m.due for m in self._messages.values() if m.due is not None and not m.in_flight and not m.aside]
         due = min(dues, default=None)
         if self._budget is None or self._budget.may_spend(now):
             if due is not None and due <= now and (self.messages_in_flight or self.chunks_in_flight):
@@ -332,13 +347,15 @@ class Outbox:
         if complete:
             del self._files[key], self._messages[file.manifest]
             return Freed((file.manifest,), (key,))
+        manifest = self._messages[file.manifest]
+        if manifest.aside:
+            return Freed()
         held = ByteRanges((*ranges, *file.taken))
         for offset, length in file.in_flight.items():
             held.add(offset, offset + length)
         file.to_send = ByteRanges(held.missing(file.size))
         file.asked = 0
-        manifest = self._messages[file.manifest]
-        manifest.due, manifest.unanswered = None, 0
+        manifest.due, manifest.unanswered, manifest.retried = None, 0, False
         self._ask_when_all_went(file, now)
         return Freed()
 
@@ -364,7 +381,9 @@ class Outbox:
         heads: dict[bytes, _Message] = {}
         urgency: dict[bytes, Priority] = {}
         for message in list(self._messages.values()):
-            if message.due is None or message.due > now or message.in_flight or not self._is_worth_sending(message):
+            if message.due is None or message.due > now or message.in_flight or message.aside:
+                continue
+            if not self._is_worth_sending(message):
                 continue
             head = heads.get(message.consult)
             if head is None or message.seq < head.seq:
@@ -383,7 +402,7 @@ class Outbox:
 
     def _is_worth_sending(self, message: _Message) -> bool:
         """Sent often, and others have their receipts since: the far end does not take it."""
-        if message.sends and self._receipts > message.sent_after:
+        if message.sends and (self._receipts > message.sent_after or message.retried):
             message.unanswered += 1
             message.sent_after = self._receipts
             if message.unanswered >= UNANSWERED:
@@ -405,6 +424,8 @@ class Outbox:
             return None
         first: dict[bytes, tuple[bool, Priority, int, FileKey]] = {}  # of one file in two consults the first goes
         for key, file in self._files.items():
+            if self._messages[file.manifest].aside:
+                continue
             rank = (key[0] not in self._emergencies, file.priority, file.order, key)
             first[key[1]] = min(rank, first.get(key[1], rank))
         waiting = [rank for rank in first.values() if self._files[rank[3]].to_send]
@@ -442,10 +463,9 @@ class Outbox:
             self._messages[file.manifest].due = now + self._backoff(file.asked)
 
     def _put_aside(self, message: _Message) -> None:
-        self.set_aside.append(message.id)
-        del self._messages[message.id]
-        if message.file is not None:
-            del self._files[message.file]
+        if not message.aside:
+            message.aside = True
+            self.set_aside.append(message.id)
 
     def _backoff(self, attempts: int) -> float:
         return min(FIRST_RESEND_S * 2.0 ** (attempts - 1), MAX_RESEND_S) * (1 + JITTER * (2 * self._random() - 1))

@@ -108,17 +108,17 @@ class _Transport:
     candidates: list[_Candidate] = field(default_factory=list)
 
 
-def compress(sdp: str, voice: VoiceWish | None = None, pictures_start_kbps: int | None = None) -> bytes:
+def compress(sdp: str, voice: VoiceWish | None = None, most_kbps: int | None = None) -> bytes:
     """At most MAX_SDP_BYTES; the least useful candidates go first where all do not fit. Raises SdpError.
 
-    `voice` and `pictures_start_kbps` go into the description: they ask the far end to send so.
+    `voice` and `most_kbps` (of all together) go into the description: they ask the far end to send so.
     """
     transport, media = _parse(sdp)
     for section in media:
         if section.kind == "audio" and voice is not None:
             _ask_for_voice(section, voice)
-        elif section.kind == "video" and pictures_start_kbps is not None:
-            section.fmtp[_main(section)] = f"x-google-start-bitrate={pictures_start_kbps}"
+        elif section.kind == "video" and most_kbps is not None:
+            section.fmtp[_main(section)] = f"x-google-start-bitrate={most_kbps};x-google-max-bitrate={most_kbps}"
     while True:
         deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
         data = bytes([FORMAT]) + deflater.compress(_canonical(transport, media).encode()) + deflater.flush()

@@ -16,6 +16,8 @@ CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
 PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
+FREE_FROM_KBPS = 400  # on such a link a browser may try what it likes
+MOST_MOVED = 0.25
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 
 
@@ -37,6 +39,7 @@ class Steering:
     def __init__(self, voice: VoicePlan, now: float) -> None:
         self.voice = voice
         self._voice_at = now - LATER_S
+        self._most_kbps: int | None = None
         self._last = ""
         self._line_at = now
 
@@ -46,7 +49,8 @@ class Steering:
             saves = share.voice.wire_bps < self.voice.wire_bps
             if saves or held or now - self._voice_at >= LATER_S:
                 self.voice, self._voice_at = share.voice, now
-        order = json.dumps({"video": self._video(share), "voice": self._voice()}, separators=(",", ":"))
+        told = {"video": self._video(share), "voice": self._voice(), "most": self.most_kbps(share)}
+        order = json.dumps(told, separators=(",", ":"))
         if order == self._last:
             return None
         self._last = order
@@ -66,6 +70,15 @@ class Steering:
             round(1000 * rtt_s), round(1000 * queue_s), up.motion.value, down.motion.value, up.reason, down.reason,
         ]  # fmt: skip
         return json.dumps({"line": told}, separators=(",", ":"))
+
+    def most_kbps(self, share: Share) -> int:
+        """Of all together, for the browser's own estimator; 0: what it likes. Left alone that tries 900 and then 1,800
+        kbit/s, with 5 kB of padding before the voice, whenever it is told of new streams."""
+        kbps = round(share.rate_bps / 1000)
+        was = FREE_FROM_KBPS if self._most_kbps == 0 else self._most_kbps
+        if was is None or abs(min(kbps, FREE_FROM_KBPS) - was) > MOST_MOVED * was:
+            self._most_kbps = 0 if kbps >= FREE_FROM_KBPS else kbps
+        return self._most_kbps or 0
 
     def ceiling_bps(self, share: Share) -> int:
         """Of all that the browser may send (REMB): what it is told to, and what it may miss that by."""

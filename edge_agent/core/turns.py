@@ -22,6 +22,7 @@ LOSSY = 0.30  # RED four deep mends less than this well enough to be understood
 THIN_BPS = 16_000  # 6 kbit/s of voice with its headers and reports
 QUEUE_S = 0.5
 THIN_LOSS = 0.08  # with a standing queue: what is sent does not fit. A plan that fits loses what the air loses
+AT_REST_BPS = 4_000  # what comes of a far end that sends no voice: reports, on two streams
 LEAST_PACKETS = 5  # in half a window; fewer say nothing
 PATIENCE_S = 4.0  # between two samples; a longer gap is an outage, which is judged elsewhere
 
@@ -89,6 +90,11 @@ class LiveWatch:
         return thin_up or (_lost_down(half) > THIN_LOSS and received * 8 < THIN_BPS * (ended - began))
 
 
+def rests(before: LinkSample, after: LinkSample, seconds: float) -> bool:
+    """Whether the far end has stopped sending its voice, by two samples so far apart."""
+    return (after.received_bytes - before.received_bytes) * 8 < AT_REST_BPS * seconds
+
+
 def _lossy_down(half: list[tuple[float, LinkSample]]) -> bool:
     return _lost_down(half) > LOSSY
 
@@ -134,8 +140,8 @@ class WayBack:
         return self._due if self._asked_at is None else self._asked_at + ANSWER_TIMEOUT_S
 
     def probe(self, now: float, quiet: bool) -> bool | None:
-        """Whether to ask now, and if so at the call's full rate; None: not now. `quiet`: nobody speaks, and nothing
-        that was said is on its way."""
+        """Whether to ask now, and if so at the call's full rate; None: not now. `quiet`: nobody speaks, nothing that
+        was said is on its way, and the far end sends nothing live any more."""
         if self._asked_at is not None and now - self._asked_at >= ANSWER_TIMEOUT_S:
             self.answered(False, now)
         if self._due is None or self._asked_at is not None or now < self._due:

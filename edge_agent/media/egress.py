@@ -31,6 +31,7 @@ from aiortc.rtcrtpreceiver import StreamStatistics
 from edge_agent.core import lipsync, transport_cc
 from edge_agent.core.lipsync import Report
 from edge_agent.core.pacer import Kind, Pacer, longest_packet_bytes
+from edge_agent.core.roundtrips import RECEIVER_REPORT, SENDER_REPORT, RoundTrips
 from edge_agent.core.transport_cc import Arrivals, Departures, Fate
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,7 @@ AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S, DATA_LOOK_S = 0.1, 0.02
 TWICE_AFTER_S = 0.06  # losses come in company
 RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
-RTCP_AT_REST_S = 1.0
-SENDER_REPORT, RECEIVER_REPORT = 200, 201  # RFC 3550, section 12.1
+RTCP_AT_REST_S = 5.0  # nobody asks for more; one a second was a tenth of 8 kbit/s
 MOST_REMEMBERED = 512
 
 MOST_SOURCES = 8  # a far end has three; reports tell of each, and 31 is all that one can hold
@@ -188,13 +188,14 @@ class Egress:
         self.pacer: Pacer[bytes] = Pacer(None, time.monotonic())
         self.report_listener: ReportListener | None = None  # told the far end's sender reports
         self.rtt_s = 0.25  # until it is known
+        self.round_trips = RoundTrips()
         self.sends_base_twice = False  # the pictures that others are built on
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
         self._extension_id: int | None = None
         self._departures = Departures()
         self._numbered_at = 0.0
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(forgiving=True)
         self._media_ssrc = 0
         self._report_at: float | None = None
         self._dropped: deque[int] = deque(maxlen=MOST_REMEMBERED)  # picture packets that never left
@@ -205,6 +206,12 @@ class Egress:
         self._more = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def voice_rtt_s(self) -> float | None:
+        """By the reports on the voice; None: not known yet."""
+        voices = (ssrc for ssrc, each in self._streams.items() if each.kind == "audio" and not each.is_retransmission)
+        return self.round_trips.of(next(voices, 0))
 
     def set_rate(self, rate_bps: float | None) -> None:
         """What may leave, headers included; also how long its packets may be."""
@@ -378,6 +385,7 @@ class Egress:
             if kind in (Kind.CONTROL, Kind.DATA):
                 await self._send_encrypted(data)
             elif kind is Kind.RTCP:
+                self.round_trips.left(data, time.monotonic())
                 await self._send(data)
             else:
                 await self._send(self._numbered(data))
@@ -418,6 +426,7 @@ class Egress:
 
     def rtcp_came(self, data: bytes) -> bytes:
         """What is left of it for aiortc, which takes every transport-cc report for NACKs."""
+        self.round_trips.came(data, time.monotonic())
         if self.report_listener is not None:
             for sent in lipsync.reports_in(data):
                 self.report_listener(sent)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_agent.core.allocator import Allocation, Allocator
-from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
+from edge_agent.core.estimator import Estimator
+from edge_agent.core.farlink import FarLink
 from edge_agent.core.trace import Trace
 from edge_agent.core.transport_cc import Fate
-from edge_agent.core.voice import Direction, LinkMemory
+from edge_agent.core.voice import MOST_LOST, Direction, LinkMemory
 
+UNKNOWN_DOWN_BPS = 18_000.0  # what a browser sends before it can be told better is in nobody's way
 USUAL_RUN = 1.5  # losses mostly come in small company; reports do not tell
 
 
@@ -24,6 +26,8 @@ class LinkShare:
         self._memory = memory
         start_bps = memory.told_up_bps or memory.learnt_up_bps
         self._up = Estimator(now, start_bps)
+        self._down = FarLink(now, memory.told_down_bps or UNKNOWN_DOWN_BPS)
+        self._counted = 0, 0  # packets of the far voice that came, and that were lost
         self.trace = Trace(now, start_bps)
         self._is_told = False  # the far end reports on numbered packets
         self._allocator = Allocator()
@@ -56,9 +60,19 @@ class LinkShare:
         self._up.take_rtt(rtt_s, now, wire_bytes)
         self.trace.answered(rtt_s, wire_bytes, now)
 
-    def voice_counted(self, received: int, lost: int) -> None:
+    def voice_arrived(self, ends_at: int, clock_rate: int, wire_bytes: int, now: float) -> None:
+        self._down.voice_arrived(ends_at, clock_rate, wire_bytes, now)
+
+    def picture_arrived(self, wire_bytes: int, now: float) -> None:
+        self._down.packet_arrived(wire_bytes, now)
+
+    def voice_counted(self, received: int, lost: int, now: float) -> None:
         """Packets of the far voice since the leg's start."""
         self._memory.lost_down.add_counts(received, lost)
+        new_received, new_lost = received - self._counted[0], lost - self._counted[1]
+        self._counted = received, lost
+        if new_received > 0 and 0 <= new_lost < MOST_LOST:
+            self._down.lost(new_lost, new_received + new_lost, now)
 
     @property
     def rtt_s(self) -> float:
@@ -105,6 +119,11 @@ class LinkShare:
         return Direction(rate_bps, self._memory.lost_up.share, USUAL_RUN, self.known)
 
     def _way_down(self) -> Direction:
-        """Few links are narrower down than up; what the browser's own estimator finds bounds it."""
-        rate_bps = self._memory.told_down_bps or max(UNKNOWN_BPS, self._up.rate_bps)
-        return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known)
+        """Until it is measured: few links are narrower down than up, and what is told of it is no less than it does."""
+        told_bps = self._memory.told_down_bps
+        if told_bps is not None or self._up.known:
+            self._down.suppose(told_bps or self._up.rate_bps)
+        rate_bps = self._down.rate_bps
+        if told_bps is not None:
+            rate_bps = min(told_bps, rate_bps)
+        return Direction(rate_bps, self._memory.lost_down.share, USUAL_RUN, self.known or self._down.known)

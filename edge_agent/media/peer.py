@@ -30,7 +30,7 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 
 from edge_agent import ipc
-from edge_agent.core import progressive, red, sdp
+from edge_agent.core import opuspacket, progressive, red, sdp
 from edge_agent.core.allocator import Motion
 from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
@@ -38,7 +38,7 @@ from edge_agent.core.pacer import longest_packet_bytes
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
 from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, NO_PHOTO, PHOTO_WANTED, Steering, voice_wish
 from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
-from edge_agent.core.voice import CONTROL_BPS, LinkMemory, PicturePlan
+from edge_agent.core.voice import CONTROL_BPS, HEADER_BYTES, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
 from edge_agent.media import hooks, ice, opus
 from edge_agent.media.egress import DATA_LOOK_S, IP_UDP_BYTES, egress_of
@@ -65,7 +65,6 @@ STATS_S = 1.0
 SHARE_S = 0.1
 COUNT_S = 2.0  # of the far voice: of fewer packets one that is lost says too much
 CEILING_S, CEILING_BY = 5.0, 0.05  # a REMB so often, and when it has changed by so much
-LEAST_START_KBPS, MOST_START_KBPS = 30, 300  # of all that a browser sends; with the latter it begins by itself
 
 _CODECS = {"audio": ("audio/red", "audio/opus"), "video": ("video/VP8", "video/rtx")}
 
@@ -164,10 +163,7 @@ class Leg:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
-        start_kbps: int | None = None  # whoever is told a rate pads its voice to try it
-        if self._link.known and down.motion is Motion.MOVING:
-            start_kbps = max(LEAST_START_KBPS, min(round(down.pictures_wire_bps / 1000), MOST_START_KBPS))
-        return sdp.compress(described, voice_wish(down.voice), start_kbps)
+        return sdp.compress(described, voice_wish(down.voice), self._steering.most_kbps(down) or None)
 
     def _offer_again(self) -> None:
         if not self._closed and not self.is_connected:
@@ -347,11 +343,9 @@ class Leg:
             self._memory.lost_up.share,
         )  # fmt: skip
 
-    def _take_rtt(self, report: dict[str, object]) -> None:
-        rtts = [getattr(entry, "roundTripTime", None) for entry in report.values()]
-        known = [rtt for rtt in rtts if rtt is not None and rtt >= 0]
-        if known:
-            self._rtt_s = self.camera.rtt_s = self.egress.rtt_s = min(known)
+    def _take_rtt(self) -> None:
+        if (rtt_s := self.egress.round_trips.shortest_s) is not None:
+            self._rtt_s = self.camera.rtt_s = self.egress.rtt_s = rtt_s
             self._pictures.gap_wait_s = max(LEAST_GAP_WAIT_S, GAP_WAIT_RTTS * self._rtt_s)
 
     def _take_reports(self, report: dict[str, object], now: float) -> None:
@@ -363,13 +357,13 @@ class Leg:
             if of == "audio" and kind == "remote-inbound-rtp" and entry.timestamp != self._reported_at:  # type: ignore[attr-defined]
                 self._reported_at = entry.timestamp  # type: ignore[attr-defined]
                 self._lost_up = entry.fractionLost / 256  # type: ignore[attr-defined]
-                self._link.reported(self._lost_up, entry.roundTripTime, now)  # type: ignore[attr-defined]
+                self._link.reported(self._lost_up, self.egress.voice_rtt_s, now)
                 many = LAYERS_ABOVE_IF_FAR if (self._rtt_s or 0.0) >= FAR_RTT_S else LAYERS_ABOVE
                 layered = self._memory.lost_up.share > (many / 2 if self.camera.layered else many)
                 self.camera.layered = self.egress.sends_base_twice = layered
             elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
                 self._count_at = now + COUNT_S
-                self._link.voice_counted(entry.packetsReceived, entry.packetsLost)  # type: ignore[attr-defined]
+                self._link.voice_counted(entry.packetsReceived, entry.packetsLost, now)  # type: ignore[attr-defined]
 
     # --- the far end's sound
 
@@ -380,8 +374,13 @@ class Leg:
                 _, payload, older = red.parse(payload)
             except red.RedError:
                 return  # garbage
+        now = time.monotonic()
+        if not opuspacket.is_pause(payload):  # what a browser sends of a pause leaves when it likes
+            ends_at = packet.timestamp + opuspacket.duration_samples(payload)
+            wire_bytes = HEADER_BYTES + len(packet.payload) + self.egress.extra_bytes
+            self._link.voice_arrived(ends_at, SAMPLE_RATE_HZ, wire_bytes, now)
         with self._sound_lock:
-            self._sound.push(packet.ssrc, packet.sequence_number, packet.timestamp, payload, time.monotonic(), older)
+            self._sound.push(packet.ssrc, packet.sequence_number, packet.timestamp, payload, now, older)
 
     def pull_sound(self) -> Pulled | None:
         now = time.monotonic()
@@ -405,15 +404,18 @@ class Leg:
         await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
+        now = time.monotonic()
+        self._link.picture_arrived(HEADER_BYTES + len(packet.payload) + self.egress.extra_bytes, now)
         if self._picture_ssrc not in (None, packet.ssrc):
             self._pictures.restart()
         self._picture_ssrc = packet.ssrc
-        try:
-            descriptor, data = VpxPayloadDescriptor.parse(packet.payload)
-        except ValueError:
-            return  # padding, or garbage
-        starts = descriptor.partition_start == 1 and descriptor.partition_id == 0
-        now = time.monotonic()
+        starts, data = False, b""
+        if packet.payload:
+            try:
+                descriptor, data = VpxPayloadDescriptor.parse(packet.payload)
+            except ValueError:
+                return  # garbage
+            starts = descriptor.partition_start == 1 and descriptor.partition_id == 0
         for picture in self._pictures.add(
             packet.sequence_number, packet.timestamp, packet.marker == 1, starts, data, now
         ):
@@ -498,7 +500,7 @@ class Leg:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
             report = await self._connection.getStats()
-            self._take_rtt(report)
+            self._take_rtt()
             count = sum(entry.packetsReceived for entry in report.values() if entry.type == "transport")
             if count != received:
                 received, last_change = count, now

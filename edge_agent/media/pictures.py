@@ -58,6 +58,11 @@ class _Packet(NamedTuple):
         """Bit 0 of a VP8 frame's first byte is 0 for a key frame (RFC 6386, 9.1)."""
         return self.starts and bool(self.data) and not self.data[0] & 1
 
+    @property
+    def is_padding(self) -> bool:
+        """Chromium puts some between two pictures when it tries what a link carries."""
+        return not self.data
+
 
 class PictureAssembler:
     def __init__(self) -> None:
@@ -96,7 +101,9 @@ class PictureAssembler:
                 return [
                     position - 1
                     for position, packet in self._packets.items()
-                    if not packet.starts and position - 1 not in self._packets and position > self._since
+                    if not (packet.starts or packet.is_padding)
+                    and position - 1 not in self._packets
+                    and position > self._since
                 ]
             start = max(keys)
         return [p for p in range(max(start, self._newest - MOST_PACKETS), self._newest) if p not in self._packets]
@@ -104,7 +111,7 @@ class PictureAssembler:
     def add(
         self, sequence_number: int, timestamp: int, marker: bool, starts: bool, data: bytes, now: float
     ) -> list[EncodedPicture]:
-        """`data` without the payload descriptor; `starts` is its S bit with partition 0."""
+        """`data` without the payload descriptor, none in padding; `starts` is its S bit with partition 0."""
         position = self._place(sequence_number)
         if position is None:
             return []
@@ -146,6 +153,9 @@ class PictureAssembler:
         while True:
             if self._only_key and not self._skip_to_key_frame():
                 return pictures
+            while (packet := self._packets.get(self._next)) is not None and packet.is_padding:
+                del self._packets[self._next]
+                self._next += 1
             end = self._end_of_picture(self._next)
             if end is None:
                 if not self._packets:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from edge_agent.core import wire
 from edge_agent.core.ranges import Range
+from edge_agent.core.retries import SetAside
 
 # --- what may be changed
 
@@ -33,9 +34,10 @@ class MessagesFreed:
 
 @dataclass(frozen=True, slots=True)
 class MessageSetAside:
-    """Kept for a technician, not sent any more."""
+    """Sent no more for now; when it is tried again is told by how often, and when, that was."""
 
     id: bytes
+    aside: SetAside
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class Consult:
     complaints: tuple[str, ...] = ()
     urgency: str = "routine"
     received_at_ms: int = 0  # nothing of it was without the hub's receipt then
+    emergency: bool = False  # a call or note of it was one, whether or not that is at the hub already
 
 
 @dataclass(slots=True)
@@ -169,6 +172,7 @@ class StoredAdvice:
 class Contents(NamedTuple):
     consults: list[Consult]
     waiting: list[wire.Message]  # in the order they were queued
+    set_aside: dict[bytes, SetAside]  # of those, by id
     files: list[FileKept]  # not yet at the hub
     drafts: list[tuple[bytes, bytes]]
     advice: list[StoredAdvice]

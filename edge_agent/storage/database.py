@@ -92,12 +92,23 @@ _MIGRATIONS = (
         digest BLOB NOT NULL, offset INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (digest, offset)
     );
     """,
-    # When the hub's receipt came: kept on for a while, for a hub that is restored from an older backup.
+    # `outbox.set_aside` says how often.
     """
-    ALTER TABLE outbox ADD COLUMN freed_at_ms INTEGER NOT NULL DEFAULT 0;
-    CREATE INDEX outbox_freed ON outbox (freed_at_ms) WHERE freed_at_ms;
+    ALTER TABLE consult ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN set_aside_at_ms INTEGER NOT NULL DEFAULT 0;
+    """,
+    # Messages with the hub's receipt: kept on for a while, for a hub that is restored from an older backup.
+    """
+    CREATE TABLE freed (
+        number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, consult BLOB NOT NULL, seq INTEGER NOT NULL,
+        payload BLOB NOT NULL, freed_at_ms INTEGER NOT NULL
+    );
+    CREATE INDEX freed_at ON freed (freed_at_ms);
     """,
 )
+# The lowest schema whose release can use a store of this one: a migration that only adds tables, or columns with a
+# default, leaves it as it is; one that changes what is there raises it, and then updates cannot go back over it.
+OLDEST_READER = 4
 _CHILDREN = ("outbox", "file", "draft", "advice", "reply")  # of a consult
 
 
@@ -202,9 +213,18 @@ def _opened(path: Path, key: str) -> Connection:
 def _migrate(db: Connection, path: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(_MIGRATIONS):
-        raise StoreBroken(f"{path.parent}: made by a newer release (schema {version}); install that release or newer")
+        # A release that did not get well leaves its store to the one before it.
+        oldest_reader = db.execute("PRAGMA application_id").fetchone()[0]
+        if not 0 < oldest_reader <= len(_MIGRATIONS):
+            raise StoreBroken(
+                f"{path.parent}: made by a newer release (schema {version}); install that release or newer"
+            )
+        return
     for number in range(version, len(_MIGRATIONS)):
-        db.executescript(f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        db.executescript(
+            f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; "
+            f"PRAGMA application_id = {OLDEST_READER}; COMMIT;"
+        )
 
 
 def _readable_with(path: Path, key: StoreKey, read_only: bool = False) -> str:

@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 from edge_agent.core import wire
+from edge_agent.core.outbox import is_emergency
 from edge_agent.core.ranges import Range
+from edge_agent.core.retries import SetAside
 from edge_agent.private_files import sync_folder
 from edge_agent.storage import database, sealed_files
 from edge_agent.storage.changes import (
@@ -130,19 +132,21 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), *row[9:])
+            Consult(*row[:8], tuple(row[8].split()), *row[9:11], emergency=bool(row[11]))
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency, received_at_ms FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms, emergency FROM consult ORDER BY opened_at_ms DESC"
             )
         ]
-        open_ones = {
-            row[0] for row in query("SELECT consult FROM outbox WHERE NOT freed_at_ms UNION SELECT consult FROM draft")
-        }
+        open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
         consults = [c for number, c in enumerate(consults) if number < KEPT_CONSULTS or c.id in open_ones]
         return Contents(
             consults=consults,
             waiting=self._waiting(),
+            set_aside={
+                row[0]: SetAside(*row[1:])
+                for row in query("SELECT id, set_aside, set_aside_at_ms FROM outbox WHERE set_aside")
+            },
             files=[
                 FileKept(*row)
                 for row in query(f"SELECT {_FILE_COLUMNS} FROM file WHERE NOT delivered")  # noqa: S608
@@ -164,10 +168,7 @@ class Store:
 
     def _waiting(self) -> list[wire.Message]:
         messages = []
-        rows = self._db.execute(
-            "SELECT id, payload FROM outbox WHERE NOT set_aside AND NOT freed_at_ms ORDER BY number"
-        )
-        for id, payload in rows:
+        for id, payload in self._db.execute("SELECT id, payload FROM outbox ORDER BY number"):
             try:
                 messages.append(wire.decode(payload))
             except wire.WireError as error:  # of another release
@@ -233,7 +234,7 @@ class Store:
         """The hub was restored as it was then, by its clock: what it had accepted since waits again, as far as it is
         here. Its files too; a file that had to make room is not announced again."""
         rows = self._db.execute(
-            "SELECT id, payload FROM outbox WHERE freed_at_ms >= ? AND freed_at_ms AND NOT set_aside ORDER BY number",
+            "SELECT id, payload FROM freed WHERE freed_at_ms >= ? ORDER BY number",
             (since_ms - CLOCKS_APART_MS,),
         ).fetchall()
         messages = []
@@ -249,7 +250,12 @@ class Store:
                         "UPDATE file SET delivered = 0 WHERE consult = ? AND digest = ?", where
                     ).rowcount:
                         continue
-                self._db.execute("UPDATE outbox SET freed_at_ms = 0 WHERE id = ?", (id,))
+                self._db.execute(
+                    "INSERT OR IGNORE INTO outbox (id, consult, seq, payload)"
+                    " SELECT id, consult, seq, payload FROM freed WHERE id = ?",
+                    (id,),
+                )
+                self._db.execute("DELETE FROM freed WHERE id = ?", (id,))
                 messages.append(message)
         return messages
 
@@ -415,12 +421,20 @@ class Store:
                     "INSERT INTO outbox (id, consult, seq, payload) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                     (message.id, message.consult, message.seq, wire.encode(message)),
                 )
-                run("UPDATE consult SET next_seq = max(next_seq, ?) WHERE id = ?", (message.seq + 1, message.consult))
+                run(
+                    "UPDATE consult SET next_seq = max(next_seq, ?), emergency = emergency OR ? WHERE id = ?",
+                    (message.seq + 1, is_emergency(message.body), message.consult),
+                )
             case MessagesFreed(ids, at_ms):
-                self._db.executemany("UPDATE outbox SET freed_at_ms = ? WHERE id = ?", ((at_ms, id) for id in ids))
-                run("DELETE FROM outbox WHERE freed_at_ms AND freed_at_ms < ?", (at_ms - KEPT_MS,))
-            case MessageSetAside(id):
-                run("UPDATE outbox SET set_aside = 1 WHERE id = ?", (id,))
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO freed (id, consult, seq, payload, freed_at_ms)"
+                    " SELECT id, consult, seq, payload, ? FROM outbox WHERE id = ?",
+                    ((at_ms, id) for id in ids),
+                )
+                self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
+                run("DELETE FROM freed WHERE freed_at_ms < ?", (at_ms - KEPT_MS,))
+            case MessageSetAside(id, aside):
+                run("UPDATE outbox SET set_aside = ?, set_aside_at_ms = ? WHERE id = ?", (aside.times, aside.at_ms, id))
             case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):
                 run(
                     f"INSERT OR IGNORE INTO file ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608

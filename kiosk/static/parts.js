@@ -15,6 +15,7 @@ const NOTICE_SIGNS = {
   hub_unreachable: "offline",
   clock_wrong: "clock",
   messages_refused: "shield",
+  messages_set_aside: "offline",
   not_joined: "shield",
   broker_refused: "shield",
   certificate_wrong: "shield",

@@ -143,6 +143,8 @@ function details(view, consult) {
     ),
     delivery(view, consult.step, consult.step_times),
     unsent(view, consult.unsent_since_ms),
+    consult.set_aside && h("p.unsent", { "data-test": "set_aside" }, sign("warning"), words.set_aside),
+    consult.set_aside && button({ do: "send_again" }, "send_again", { icon: "again", label: words.send_again, kind: "plain" }),
     consult.advice.length
       ? consult.advice.map((one) => adviceCard(view, one))
       : h("p.no-advice", {}, sign("message"), words.advice_none),

@@ -148,6 +148,7 @@ def all_views(code: str) -> dict[str, View]:
         "advice-coming": make_view("advice", code, light="waiting", advice=(short,)),
         "pin": make_view("idle", code, worker_face="pin"),
         "worker": make_view("idle", code, worker_face="open", worker=_worker(code)),
+        "worker-refused": make_view("idle", code, worker_face="open", worker=_worker(code)),
         "worker-empty": make_view(
             "idle", code, worker_face="open", worker=WorkerView(name="A. Example", consults=(), locks_at_ms=now_ms())
         ),
@@ -180,7 +181,15 @@ def _worker(code: str) -> WorkerView:
         unsent=1,
         unsent_since_ms=now_ms() - 600_000,
         consults=(
-            consult(1, "17-204", "saved", ("fever", "child"), urgency="soon", unsent_since_ms=now_ms() - 600_000),
+            consult(
+                1,
+                "17-204",
+                "saved",
+                ("fever", "child"),
+                urgency="soon",
+                unsent_since_ms=now_ms() - 600_000,
+                set_aside=True,
+            ),
             consult(2, "17-198", "answered", ("diarrhoea", "fever", "child"), urgency="urgent", advice=(advice,)),
             consult(3, "", "received", ("cough",)),
             consult(4, "16-877", "seen", ("injury",), urgency="emergency"),

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 ARTIFACTS = Path(__file__).parents[1] / "artifacts/kiosk"
 JUDGE = (Path(__file__).parent / "judge_layout.js").read_text()
-SCREEN_OF = {"pin": "pin", "worker": "worker", "worker-empty": "worker"}
+SCREEN_OF = {"pin": "pin", "worker": "worker", "worker-refused": "worker", "worker-empty": "worker"}
 
 
 class Kiosk(NamedTuple):
@@ -139,6 +139,8 @@ async def test_every_screen_is_whole_and_legible(
         assert await page.evaluate("document.body.dataset.screen") == SCREEN_OF.get(name, view.screen)
         if name == "worker":
             await page.click("[data-test=consult-c2]")
+        if name == "worker-refused":
+            await page.click("[data-test=consult-c1]")
         if name in ("draft-photo", "draft-photo-taken"):
             kiosk.port.send(PictureKind.OWN_JPEG, True, 0, jpeg((150, 120, 90)))
             await until_colour(page, "canvas.own", (150, 120, 90))
@@ -398,6 +400,8 @@ async def test_the_worker_reads_a_consult_and_it_goes_with_the_lock(kiosk: Kiosk
     await kiosk.port.acted("worker")  # a hand is on it: not yet time to lock
     assert "zinc tablet" in await page.inner_text("[data-test=details]")
     await page.click("[data-test=consult-c1]")
+    await page.click("[data-test=send_again]")
+    await kiosk.port.acted("send_again")
     assert (await page.inner_text("[data-test=details] [data-test=unsent]")).startswith("Not sent since")
     assert await page.get_attribute("[data-test=all_sent]", "data-unsent") == "1"
     assert await page.get_attribute("[data-test=details] [data-test=delivery]", "data-step") == "saved"

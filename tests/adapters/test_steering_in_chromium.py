@@ -62,7 +62,7 @@ async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, 
         bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(answer)))
         await bench.expect(ipc.MediaConnected)
         bench.send(ipc.Unhold(CALL))
-        await far.page.wait_for_function("leg.voice")  # the first order is there
+        await far.page.wait_for_function("leg.asked")  # the first order is there
         if width:
             await bench.expect(ipc.FirstSeen, within_s=4)
             await far.page.wait_for_function(f"async () => (await ({SENDS})()).width === {width}", timeout=8000)
@@ -98,7 +98,7 @@ async def test_a_sharp_photo_beside_a_call_on_a_thin_link(tmp_path: Path) -> Non
         bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(await far.page.evaluate(ANSWER, offer))))
         await bench.expect(ipc.MediaConnected)
         bench.send(ipc.Unhold(CALL))
-        await far.page.wait_for_function("leg.voice")
+        await far.page.wait_for_function("leg.asked")
         await bench.expect(ipc.FirstSeen, within_s=6)
         began = time.monotonic()
         await far.page.evaluate("() => { photo.wait(); leg.askForPhoto(); }")

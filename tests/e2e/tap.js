@@ -66,12 +66,16 @@
   }
 
   // One recording as base64 of little-endian int16, and what is known about it; -1 is the newest. `at` is when each
-  // piece came, `lengths` how many samples it had.
-  proof.takeSound = async (index, sounds = "sounds") => {
+  // piece came, `lengths` how many samples it had. What came before `since` (Unix ms) is left out: hundreds of pieces
+  // take a moment in which the page stands still.
+  proof.takeSound = async (index, sounds = "sounds", since = 0) => {
     const sound = proof[sounds].at(index);
-    const all = new Int16Array(sound.samples);
+    const after = sound.at.findIndex((at) => at >= since);
+    const first = after < 0 ? sound.at.length : after;
+    const [chunks, at] = [sound.chunks.slice(first), sound.at.slice(first)];
+    const all = new Int16Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
     let offset = 0;
-    for (const chunk of sound.chunks) { all.set(chunk, offset); offset += chunk.length; }
+    for (const chunk of chunks) { all.set(chunk, offset); offset += chunk.length; }
     const url = await new Promise((resolve) => {
       const file = new FileReader();
       file.onload = () => resolve(file.result);
@@ -79,8 +83,15 @@
     });
     return {
       rate: sound.rate, startedAt: sound.at[0] ?? 0, heardAt: sound.heardAt, data: url.split(",")[1],
-      at: sound.at, lengths: sound.chunks.map((chunk) => chunk.length),
+      at, lengths: chunks.map((chunk) => chunk.length),
     };
+  };
+
+  // Of the newest connection's far voice: seconds that all its samples together have waited in the buffer, and how many.
+  proof.buffered = async () => {
+    const reports = [...(await proof.connections.at(-1).getStats()).values()];
+    const { jitterBufferDelay, jitterBufferEmittedCount } = reports.find(({ type, kind }) => type === "inbound-rtp" && kind === "audio");
+    return [jitterBufferDelay, jitterBufferEmittedCount];
   };
 
   // Follows what `selector` shows: for each picture its time and the brightness of the cells of its number, row by

@@ -3,7 +3,9 @@ hears and shows (`tap.js`)."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -78,16 +80,25 @@ class Tap:
             np.frombuffer(base64.b64decode(taken["data"]), "<i2"), taken["startedAt"] / 1000, taken["heardAt"] / 1000
         )
 
-    async def pieces(self, whose: str) -> tuple[int, list[tuple[float, Samples]]]:
-        """The newest track of "sounds" or "spoken": its rate, and its pieces with the Unix seconds at which each came;
-        its first sample is that much earlier."""
-        taken: dict[str, Any] = await self._page.evaluate("whose => __proof.takeSound(-1, whose)", whose)
+    async def pieces(self, whose: str, index: int = -1, since: float = 0.0) -> tuple[int, list[tuple[float, Samples]]]:
+        """A track of "sounds" or "spoken": its rate, and its pieces with the Unix seconds at which each came; its first
+        sample is that much earlier."""
+        taken: dict[str, Any] = await self._page.evaluate(
+            "([index, whose, since]) => __proof.takeSound(index, whose, since)", [index, whose, 1000 * since]
+        )
         samples = np.frombuffer(base64.b64decode(taken["data"]), "<i2")
         ends = np.cumsum(taken["lengths"])
         return taken["rate"], [
             (at / 1000, samples[end - length : end])
             for at, end, length in zip(taken["at"], ends, taken["lengths"], strict=True)
         ]
+
+    async def buffer_s(self, seconds: float) -> float:
+        """How long the far voice waits in the browser's jitter buffer, over the next `seconds`."""
+        delay_s, samples = await self._page.evaluate("__proof.buffered()")
+        await asyncio.sleep(seconds)
+        later_s, later = await self._page.evaluate("__proof.buffered()")
+        return (later_s - delay_s) / (later - samples) if later > samples else math.inf
 
     async def watch(self, selector: str) -> None:
         """Starts reading the numbers off the video or canvas at `selector`, now or as soon as there is one."""

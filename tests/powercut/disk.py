@@ -72,16 +72,26 @@ class _File:
 
 
 @dataclass(eq=False)
+class _Link:
+    """Made with its target: there whole or not at all."""
+
+    target: str
+
+
+@dataclass(eq=False)
 class _Folder:
-    now: dict[str, _File | _Folder] = field(default_factory=dict)
-    durable: dict[str, _File | _Folder] = field(default_factory=dict)
+    now: dict[str, _Entry] = field(default_factory=dict)
+    durable: dict[str, _Entry] = field(default_factory=dict)
+
+
+_Entry = _File | _Folder | _Link
 
 
 @dataclass(eq=False)
 class _Change:
     """Of entries, made durable as one."""
 
-    entries: list[tuple[_Folder, str, _File | _Folder | None]]
+    entries: list[tuple[_Folder, str, _Entry | None]]
 
 
 class Disk:
@@ -90,7 +100,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._at = folder
         self._root = _read(folder)
-        self._handles: dict[int, _File | _Folder] = {}
+        self._handles: dict[int, _Entry] = {}
         self._changes: list[_Change] = []
 
     def apply(self, operation: Operation) -> None:
@@ -116,8 +126,13 @@ class Disk:
                 file = self._file(handle)
                 _resize(file.now, offset)
                 file.pending.append((offset, None))
+            case "L":
+                self._change((path, _Link(data.decode())))
             case "S":
                 self._sync(self._handles[handle])
+            case "A":
+                for one in list(self._everything()):
+                    self._sync(one)
             case _:
                 raise NotUnderstood(f"{path or what}: the recorder does not follow it")
 
@@ -125,10 +140,13 @@ class Disk:
         """Writes into a new `folder` what a power cut now leaves."""
         kept = self._survivors(keeps, choose)
 
-        def write(at: Path, one: _File | _Folder) -> None:
+        def write(at: Path, one: _Entry) -> None:
             if isinstance(one, _File):
                 at.write_bytes(_left_of(one, keeps, choose))
                 at.chmod(0o600)
+                return
+            if isinstance(one, _Link):
+                at.symlink_to(one.target)
                 return
             at.mkdir(mode=0o700)
             for name, inner in kept[one].items():
@@ -136,7 +154,7 @@ class Disk:
 
         write(folder, self._root)
 
-    def _survivors(self, keeps: Keeps, choose: random.Random) -> dict[_Folder, dict[str, _File | _Folder]]:
+    def _survivors(self, keeps: Keeps, choose: random.Random) -> dict[_Folder, dict[str, _Entry]]:
         entries = {folder: dict(folder.now if keeps == "all" else folder.durable) for folder in self._folders()}
         if keeps == "some":
             lost: set[tuple[_Folder, str]] = set()
@@ -154,17 +172,22 @@ class Disk:
         return entries
 
     def _folders(self) -> Iterator[_Folder]:
-        seen: set[_Folder] = set()
-        waiting: list[_File | _Folder] = [self._root]
+        return (one for one in self._everything() if isinstance(one, _Folder))
+
+    def _everything(self) -> Iterator[_Entry]:
+        seen: set[_Entry] = set()
+        waiting: list[_Entry] = [self._root]
         while waiting:
             one = waiting.pop()
-            if isinstance(one, _Folder) and one not in seen:
-                seen.add(one)
-                yield one
+            if one in seen:
+                continue
+            seen.add(one)
+            yield one
+            if isinstance(one, _Folder):
                 waiting += [*one.now.values(), *one.durable.values()]
                 waiting += [inner for c in self._changes for f, _, inner in c.entries if f is one and inner is not None]
 
-    def _change(self, *entries: tuple[str, _File | _Folder | None]) -> None:
+    def _change(self, *entries: tuple[str, _Entry | None]) -> None:
         change = _Change([])
         for path, inner in entries:
             folder = self._find(os.path.dirname(path))
@@ -177,7 +200,9 @@ class Disk:
             change.entries.append((folder, name, inner))
         self._changes.append(change)
 
-    def _sync(self, one: _File | _Folder) -> None:
+    def _sync(self, one: _Entry) -> None:
+        if isinstance(one, _Link):
+            return
         if isinstance(one, _File):
             one.durable = bytes(one.now)
             one.pending.clear()
@@ -202,8 +227,8 @@ class Disk:
         assert isinstance(file, _File)
         return file
 
-    def _find(self, path: str) -> _File | _Folder:
-        one: _File | _Folder = self._root
+    def _find(self, path: str) -> _Entry:
+        one: _Entry = self._root
         for part in Path(path).relative_to(self._at).parts:
             assert isinstance(one, _Folder)
             one = one.now[part]
@@ -213,7 +238,9 @@ class Disk:
 def _read(path: Path) -> _Folder:
     folder = _Folder()
     for inner in path.iterdir():
-        if inner.is_dir():
+        if inner.is_symlink():
+            folder.now[inner.name] = _Link(os.readlink(inner))
+        elif inner.is_dir():
             folder.now[inner.name] = _read(inner)
         else:
             data = inner.read_bytes()

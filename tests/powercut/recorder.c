@@ -191,6 +191,12 @@ static int sync_any(int fd, long call) {
 }
 int fsync(int fd) { return sync_any(fd, SYS_fsync); }
 int fdatasync(int fd) { return sync_any(fd, SYS_fdatasync); }
+void sync(void) {
+    if (!root || !strcmp(without, "all")) return;
+    pthread_mutex_lock(&lock);
+    record('A', 0, 0, NULL, NULL, 0);
+    pthread_mutex_unlock(&lock);
+}
 
 void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset) {
     if (known(fd) && (flags & MAP_SHARED) && (protection & PROT_WRITE) && !is_shm[fd]) unknown("mmap", fd);
@@ -215,6 +221,12 @@ int renameat(int a, const char *from, int b, const char *to) { ENTRY((int)syscal
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { ENTRY((int)syscall(SYS_renameat2, a, from, b, to, flags), 'R', from, to) }
 int unlink(const char *path) { ENTRY((int)syscall(SYS_unlinkat, AT_FDCWD, path, 0), 'U', path, NULL) }
 int mkdir(const char *path, mode_t mode) { ENTRY((int)syscall(SYS_mkdirat, AT_FDCWD, path, mode), 'M', path, NULL) }
+int symlinkat(const char *target, int at, const char *path) {
+    char whole[4200];
+    const char *full = inside(at, path, whole);
+    ENTRY((int)syscall(SYS_symlinkat, target, at, path), 'L', full, target)
+}
+int symlink(const char *target, const char *path) { return symlinkat(target, AT_FDCWD, path); }
 int rmdir(const char *path) { ENTRY((int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR), 'X', path, NULL) }
 int link(const char *from, const char *to) { if (below(to)) record('!', 0, 0, "link", NULL, 0); return REAL(link)(from, to); }
 int truncate(const char *path, off_t length) { if (below(path)) record('!', 0, 0, "truncate", NULL, 0); return REAL(truncate)(path, length); }

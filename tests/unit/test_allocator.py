@@ -142,7 +142,7 @@ def test_up_step_by_step() -> None:
 def test_a_call_that_begins_takes_the_form_that_its_rate_says() -> None:
     allocator = Allocator()
     unknown, way = Direction(28_000, measured=False), Direction(1e6)
-    assert allocator.share(unknown, unknown, 0.0, held=True).up.motion is Motion.STILLS
+    assert allocator.share(unknown, unknown, 0.0, held=True).up.motion is Motion.NONE
     assert form_of(allocator.share(way, way, 0.5, held=True).up) == (640, 480, 15.0)
     late = Allocator()
     late.share(unknown, unknown, 0.0)

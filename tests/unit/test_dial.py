@@ -6,6 +6,7 @@ import contextlib
 import errno
 import inspect
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ import pytest
 
 from edge_agent import dial
 from edge_agent.dial import Dialler
+
+SND_WND = 228  # in struct tcp_info, linux/tcp.h
 
 
 @pytest.fixture
@@ -159,6 +162,27 @@ def test_both_ends_keep_to_short_segments(server: socket.socket, segment_bytes: 
         with far:
             for end in (sock, far):
                 assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= segment_bytes
+
+
+def test_the_far_end_may_have_no_more_under_way_than_the_window(server: socket.socket) -> None:
+    with Dialler(lambda: False, 536, 4096).dial("127.0.0.1", server.getsockname()[1], 5.0) as sock:
+        far, _ = server.accept()
+        with far:
+            sock.settimeout(5.0)
+
+            def window_bytes() -> int:
+                """What the far end takes for it, once it has sent what it was allowed before."""
+                for _ in range(4):
+                    far.sendall(bytes(1500))
+                    sock.recv(1500, socket.MSG_WAITALL)
+                info = far.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                return int.from_bytes(info[SND_WND : SND_WND + 4], sys.byteorder)
+
+            assert window_bytes() <= 4096
+            dial.bound_window(sock, 1800)
+            assert window_bytes() <= 1800
+            dial.bound_window(sock, 4096)
+            assert 1800 < window_bytes() <= 4096
 
 
 def test_a_burst_is_stretched(server: socket.socket) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 from aiortc.mediastreams import VIDEO_TIME_BASE
-from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpRrPacket, RtpPacket
+from aiortc.rtp import (
+    RTCP_PSFB_PLI,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpSenderInfo,
+    RtcpSrPacket,
+    RtpPacket,
+)
 from av.packet import Packet
 
 from edge_agent.core import transport_cc
@@ -122,6 +130,21 @@ async def test_voice_overtakes_pictures_and_reports_do_too(bench: Bench) -> None
     assert bench.names == ["picture 1", "voice 9", "rtcp", "picture 2", "picture 3"]
     times = [at for at, _ in bench.left]
     assert times[-1] - times[0] >= (460 + 126 + 50 + 460) * 8 / 64_000 - 0.01
+
+
+async def test_a_round_trip_counts_from_the_moment_at_which_the_report_leaves(bench: Bench) -> None:
+    middle = 0x12345678
+    sent = RtcpSenderInfo(ntp_timestamp=middle << 16, rtp_timestamp=0, packet_count=1, octet_count=60)
+    bench.egress.set_rate(2_000)
+    await bench.egress.send_rtp(rtp(VOICE, 9))
+    await bench.egress.send_rtp(bytes(RtcpSrPacket(ssrc=VOICE, sender_info=sent)))
+    assert bench.names == ["voice 9"]  # and the report waits
+    await bench.until(2)
+    told = RtcpReceiverInfo(VOICE, 0, 0, 1, 0, lsr=middle, dlsr=0)
+    bench.egress.rtcp_came(bytes(RtcpRrPacket(ssrc=PICTURES, reports=[told])))
+    elapsed_s = time.monotonic() - bench.left[-1][0]
+    assert bench.egress.voice_rtt_s is not None
+    assert elapsed_s - 0.01 <= bench.egress.voice_rtt_s <= elapsed_s + 0.05
 
 
 async def test_an_older_number_of_the_voice_is_a_copy(bench: Bench) -> None:

@@ -25,7 +25,7 @@ SHARED_WITH_HUB = {
     f"edge_agent.core.{name}"
     for name in (
         "wire", "sdp", "ranges", "settings", "joining", "trust", "csr", "opuspacket", "courier", "findings",
-        "phonecode",
+        "phonecode", "release",
     )
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from edge_agent.core.outbox import (
     MESSAGE_WIRE_BYTES,
     MESSAGES_IN_FLIGHT,
     REFUSALS,
+    RETRIES,
     UNANSWERED,
     Freed,
     Outbox,
@@ -240,11 +241,31 @@ def test_what_the_far_end_never_answers_is_set_aside_while_others_have_their_rec
         others += 1
         now += 60
     assert outbox.set_aside == [ignored.id]
-    assert len(outbox) == 0
+    assert outbox.waits_in(A)
     assert now > 1800
     outbox.set_aside.clear()
-    outbox.add(ignored)  # as a technician wants it
+    outbox.reached(now)  # a line that comes and goes takes nothing up again
+    assert drain(outbox, now) == []
+    assert outbox.next_deadline(now) is None
+    outbox.retry(ignored.id, now)
     assert drain(outbox, now) == ids(ignored)
+    assert outbox.receipt((ignored.id,)).messages == (ignored.id,)
+
+
+def test_what_was_set_aside_once_is_so_again_after_fewer_tries_though_nothing_else_goes():
+    poison = note()
+    outbox = reached()
+    outbox.add(poison, aside=True)
+    assert drain(outbox) == []
+    outbox.retry(poison.id, 0)
+    sent, now = 0, 0.0
+    while not outbox.set_aside:
+        for item in drain(outbox, now):
+            sent += 1
+            outbox.acknowledged(item, now)
+        now += 30
+    assert sent == RETRIES
+    assert outbox.receipt((poison.id,)).messages == (poison.id,)  # by courier, as long as it stands aside
 
 
 def test_while_nothing_has_a_receipt_nothing_is_set_aside():
@@ -412,7 +433,7 @@ def test_poison_is_set_aside_and_the_rest_goes_on():
         now += 300
     assert outbox.set_aside == [poison.id]
     outbox.receipt((after.id,))
-    assert len(outbox) == 0
+    assert len(outbox) == 1
 
 
 def test_a_file_that_cannot_be_read_is_set_aside():
@@ -427,7 +448,25 @@ def test_a_file_that_cannot_be_read_is_set_aside():
         outbox.refused(chunk, now)
         now += 300
     assert outbox.set_aside == [told.id]
-    assert len(outbox) == 0
+    outbox.set_aside.clear()
+    outbox.have(A, DIGEST, (), False, now)  # the hub asks for it
+    assert drain(outbox, now) == []
+    outbox.retry(told.id, now)  # it can be read again
+    assert drain(outbox, now) == ids(told)
+    outbox.acknowledged(SendMessage(told.id), now)
+    outbox.have(A, DIGEST, (), False, now)
+    assert drain(outbox, now) == [SendChunk(A, DIGEST, 0, 10)]
+    assert outbox.have(A, DIGEST, (), True, now) == Freed((told.id,), ((A, DIGEST),))
+
+
+def test_a_file_that_stands_aside_in_one_consult_goes_in_another():
+    aside, other = manifest(10), manifest(10, consult=B)
+    outbox = reached()
+    outbox.add(aside, aside=True)
+    outbox.add(other)
+    assert drain(outbox) == ids(other)
+    outbox.have(B, DIGEST, (), False, 0)
+    assert drain(outbox) == [SendChunk(B, DIGEST, 0, 10)]
 
 
 def test_a_failed_send_is_nobodys_fault():

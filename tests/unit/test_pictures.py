@@ -55,6 +55,19 @@ def test_whole_pictures_in_order_over_both_wraps() -> None:
     assert shown[3].data == DELTA + bytes([3, 3, 1, 3, 2])
 
 
+def test_padding_between_pictures_is_no_gap() -> None:
+    packets = stream(6)
+    padded: list[Packet] = []
+    for _, timestamp, marker, starts, data in packets:
+        padded.append((len(padded), timestamp, marker, starts, data))
+        if marker:
+            padded += [(len(padded) + n, timestamp, False, False, b"") for n in range(3)]
+    assembler = PictureAssembler()
+    assert numbers(feed(assembler, padded)) == list(range(6))
+    assert not assembler.wants_key_frame
+    assert assembler.missing() == []
+
+
 def test_deltas_before_the_first_key_frame_are_held_back_and_one_is_asked_for() -> None:
     assembler = PictureAssembler()
 

@@ -70,3 +70,13 @@ def test_how_the_line_is_is_said_now_and_then() -> None:
         assert len(said) + 37 + 28 + 28 <= 200
         assert json.loads(said)["line"][:6] == [kbps, kbps, 2, 0, 410, 40]
         assert steering.line(allocation, (0.02, 0.0), 0.41, 0.04, every_s + 0.1) is None
+
+
+def test_the_browsers_own_estimator_may_try_no_more_than_the_link_carries() -> None:
+    steering = Steering(share(64).voice, 0.0)
+    assert order(steering, share(64), 0.0)["most"] == 64
+    assert order(steering, share(72), 10.0)["most"] == 64, "a browser describes its streams anew for it"
+    assert order(steering, share(96), 20.0)["most"] == 96
+    assert order(steering, share(1000), 30.0)["most"] == 0
+    assert steering.most_kbps(share(380)) == 0
+    assert steering.most_kbps(share(200)) == 200

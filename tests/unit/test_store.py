@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core import wire
+from edge_agent.core.retries import SetAside
 from edge_agent.storage import (
     AdviceCame,
     AdviceWasHeard,
@@ -98,12 +99,15 @@ def test_everything_comes_back_as_it_was_kept(store):
     assert contents.values == {"language": b"fr"}
 
 
-def test_what_is_freed_set_aside_or_gone_does_not_come_back(store):
+def test_what_is_freed_or_gone_does_not_come_back_and_what_is_set_aside_comes_back_so(store):
     messages = [wire.Message(wire.CaseNote("patient", seq), CONSULT, seq=seq) for seq in range(1, 4)]
     store.commit([*map(MessageQueued, messages), DraftKept(CONSULT, b"draft")])
-    store.commit([MessagesFreed((messages[0].id,), NOW_MS), MessageSetAside(messages[1].id), DraftGone(CONSULT)])
+    store.commit(
+        [MessagesFreed((messages[0].id,), NOW_MS), MessageSetAside(messages[1].id, SetAside(2, 99)), DraftGone(CONSULT)]
+    )
     contents = again(store).load()
-    assert contents.waiting == [messages[2]]
+    assert contents.waiting == messages[1:]
+    assert contents.set_aside == {messages[1].id: SetAside(2, 99)}
     assert contents.drafts == []
     assert contents.consults[0].next_seq == 4
 
@@ -141,6 +145,16 @@ def test_what_was_freed_long_ago_goes(store):
     store.commit([MessagesFreed((messages[0].id,), NOW_MS)])
     store.commit([MessagesFreed((messages[1].id,), NOW_MS + 15 * DAY_MS)])
     assert store.take_back(0) == messages[1:]
+
+
+def test_an_emergency_is_one_after_its_call_has_its_receipt(store):
+    call = wire.Message(wire.CallRequested(b"c" * 8, 1, emergency=True), CONSULT, seq=1)
+    note = wire.Message(wire.CaseNote("patient", 2), CONSULT, seq=2)
+    store.commit([MessageQueued(call)])
+    store.commit([MessagesFreed((call.id,), NOW_MS), MessageQueued(note)])
+    contents = again(store).load()
+    assert contents.waiting == [note]
+    assert contents.consults[0].emergency
 
 
 def test_a_transaction_is_whole_or_not_at_all(store):
@@ -334,9 +348,22 @@ def test_a_newer_release_made_it(store):
     store.close()
     with closing(connect(store._folder / "kiosk.db", store._key.database)) as db:
         db.execute("PRAGMA user_version = 99")
+        db.execute("PRAGMA application_id = 99")  # it has changed what is there
     with pytest.raises(StoreBroken, match="newer release"):
         Store(store._folder)
     assert not list(store._folder.glob("damaged-*"))
+
+
+def test_a_newer_release_that_only_added_leaves_its_store_to_this_one(store):
+    """Where an update goes back."""
+    keep(store, b"kept")
+    store.close()
+    with closing(connect(store._folder / "kiosk.db", store._key.database)) as db:
+        db.executescript("CREATE TABLE later (a); ALTER TABLE file ADD COLUMN later TEXT NOT NULL DEFAULT '';")
+        db.execute("PRAGMA user_version = 99")
+    opened = again(store)
+    keep(opened, b"kept after that")
+    assert len(opened.load().files) == 2
 
 
 def test_a_folder_that_cannot_be(tmp_path):

@@ -149,6 +149,35 @@ def test_told_lost_and_then_received() -> None:
     assert departures.reported(second) == []
 
 
+def test_losses_are_told_as_come_to_a_browser_that_would_give_up_for_them() -> None:
+    departures, arrivals = Departures(), Arrivals(forgiving=True)
+    for seq in range(1, 41):
+        departures.left(100, seq * 0.02)
+        if seq % 5 != 2:
+            arrivals.came(seq, 5.0 + seq * 0.02)
+    fates = []
+    while (fci := arrivals.report()) is not None:
+        fates += departures.reported(fci)
+    assert [fate.seq for fate in fates] == list(range(1, 41))
+    for fate in fates:
+        assert fate.received_at is not None
+        assert fate.received_at - fate.sent_at == pytest.approx(5.0, abs=2 * TICK_S)
+
+
+def test_what_is_missing_at_the_end_is_nobodys_yet() -> None:
+    departures, arrivals = Departures(), Arrivals(forgiving=True)
+    for seq in range(1, 5):
+        departures.left(100, seq * 0.02)
+    arrivals.came(1, 5.02)
+    first = arrivals.report()
+    assert first is not None
+    assert [fate.seq for fate in departures.reported(first)] == [1]
+    arrivals.came(4, 5.08)
+    second = arrivals.report()
+    assert second is not None
+    assert [fate.seq for fate in departures.reported(second)] == [2, 3, 4]
+
+
 # --- packets
 
 

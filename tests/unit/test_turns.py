@@ -21,6 +21,7 @@ from edge_agent.core.turns import (
     LiveWatch,
     Probe,
     WayBack,
+    rests,
 )
 
 
@@ -83,6 +84,12 @@ def test_a_standing_queue_before_a_thin_link_is_too_much():
     assert (
         Call().goes_on(60, sent_bps=15_000, received_bps=15_000, lost_down=0.2, lost_up=0.2, rtt_s=1.4).said_at is None
     )
+
+
+@pytest.mark.parametrize(("bps", "at_rest"), [(2_000, True), (8_000, False)])
+def test_a_far_end_that_sends_its_voice_does_not_rest(bps, at_rest):
+    before = LinkSample(0, 1000, 0, 0, None, 0.0)
+    assert rests(before, before._replace(received_bytes=1000 + bps // 8 * 2), 2.0) is at_rest
 
 
 def test_an_outage_is_not_judged():

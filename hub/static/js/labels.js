@@ -19,6 +19,7 @@ const WARNINGS = {
   button_stuck: "the button seems stuck",
   disk_low: "the kiosk's disk is nearly full",
   clock_wrong: "the kiosk's clock is wrong",
+  messages_set_aside: "something that the hub does not take waits at the kiosk",
   messages_refused: "somebody else speaks to the kiosk in the hub's name",
   ...MISSING,
 };

@@ -16,6 +16,7 @@ const CHANNEL = { label: "link", id: 0 };
 const FIELDS = {
   video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
   voice: { bps: [6000, 510_000], ms: [10, 120], hz: [8000, 48_000], fec: [0, 1], dtx: [0, 1], red: [0, 1] },
+  all: { most: [0, 1e6] },
 };
 
 const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
@@ -52,7 +53,7 @@ export class Leg {
     this.lastPictureAt = performance.now();
     /** @type {{bps: number, height: number, rate: number}|null} as the kiosk asks for them; null: none */
     this.video = null;
-    this.voice = "";
+    this.asked = ""; // of the voice, and of all together
     /** @type {Line|null} */
     this.line = null;
     this.applied = Promise.resolve(); // one change of parameters after another
@@ -93,7 +94,7 @@ export class Leg {
       transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
       if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
     }
-    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    await this.#setAnswer();
     await this.#apply();
     await this.#gathered();
     this.sdp = this.pc.localDescription.sdp;
@@ -172,11 +173,12 @@ export class Leg {
       this.video = order.video;
       void this.#apply();
     }
-    const voice = JSON.stringify(order?.voice);
-    if (isOrder(order?.voice, FIELDS.voice) && voice !== this.voice) {
+    const all = { most: order?.most ?? 0 };
+    const described = JSON.stringify([order?.voice, all]);
+    if (isOrder(order?.voice, FIELDS.voice) && isOrder(all, FIELDS.all) && described !== this.asked) {
       // What the offer asks for already is no change.
-      const offer = asking(this.offer, order.voice);
-      this.voice = voice;
+      const offer = asking(this.offer, order.voice, all.most);
+      this.asked = described;
       if (offer !== this.offer) this.applied = this.applied.then(() => this.#describe(offer)).catch((error) => console.warn("voice stays as it is: %s", error));
     }
   }
@@ -185,8 +187,17 @@ export class Leg {
   async #describe(offer) {
     if (this.pc.signalingState !== "stable") return;
     await this.pc.setRemoteDescription({ type: "offer", sdp: offer });
-    await this.pc.setLocalDescription(await this.pc.createAnswer());
+    await this.#setAnswer();
     this.offer = offer;
+  }
+
+  async #setAnswer() {
+    const answer = await this.pc.createAnswer();
+    try {
+      await this.pc.setLocalDescription({ type: "answer", sdp: withoutPadding(answer.sdp ?? "") });
+    } catch {
+      await this.pc.setLocalDescription(answer); // a browser that takes its own words only
+    }
   }
 
   /** Whether the kiosk was asked for a sharp photo. */
@@ -252,8 +263,9 @@ function lineOf(told) {
 /**
  * @param {string} offer
  * @param {{bps: number, ms: number, hz: number, fec: boolean, dtx: boolean, red: boolean}} voice
+ * @param {number} most kbit/s of all together, for the browser's own estimator; 0: what it likes
  */
-function asking(offer, { bps, ms, hz, fec, dtx, red }) {
+function asking(offer, { bps, ms, hz, fec, dtx, red }, most) {
   const opus = offer.match(/^a=rtpmap:(\d+) opus\/48000/m)?.[1];
   const both = offer.match(/^a=rtpmap:(\d+) red\/48000/m)?.[1];
   if (!opus) return offer;
@@ -264,7 +276,19 @@ function asking(offer, { bps, ms, hz, fec, dtx, red }) {
       new RegExp(`^a=fmtp:${opus} .*$`, "m"),
       `a=fmtp:${opus} maxaveragebitrate=${bps};maxplaybackrate=${hz};minptime=${ms};stereo=0;usedtx=${Number(dtx)};useinbandfec=${Number(fec)}`,
     )
-    .replace(/^a=(ptime|maxptime):\d+$/gm, `a=$1:${ms}`);
+    .replace(/^a=(ptime|maxptime):\d+$/gm, `a=$1:${ms}`)
+    .replace(/^a=fmtp:\d+ x-google-.*\r?\n/m, "")
+    .replace(/^a=rtpmap:(\d+) VP8\/90000(\r?\n)/m, (line, vp8, end) => (most ? `${line}a=fmtp:${vp8} x-google-start-bitrate=${most};x-google-max-bitrate=${most}${end}` : line));
+}
+
+/**
+ * Without a stream of its own for what is sent again: Chromium fills that with padding, 5 kB of it before the voice,
+ * whenever it tries what the link carries. Lost packets then go again as they were.
+ * @param {string} sdp
+ */
+function withoutPadding(sdp) {
+  const repeats = sdp.match(/^a=ssrc-group:FID \d+ (\d+)/m)?.[1];
+  return repeats ? sdp.replace(new RegExp(`^a=(ssrc-group:FID \\d+ ${repeats}|ssrc:${repeats} .*)\r?\n`, "gm"), "") : sdp;
 }
 
 /** @param {string} sdp */
