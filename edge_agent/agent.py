@@ -30,13 +30,14 @@ from edge_agent.core.retries import SetAside
 from edge_agent.core.split import messages_bps, pacing_bps, turns_pacing_bps, turns_window_bytes
 from edge_agent.courier import CourierDesk
 from edge_agent.delivery import Delivery
-from edge_agent.door import AgentState, Door, Report, door_path
+from edge_agent.door import AgentState, AgentStatus, Door, Report, door_path
 from edge_agent.downlink import Downlink
 from edge_agent.drafts import Drafts
 from edge_agent.hub_side import HubSide
 from edge_agent.journal import Journal
 from edge_agent.lamp import FAULTS, QUIET, light
 from edge_agent.media_process import MediaProcess
+from edge_agent.metering import Metering
 from edge_agent.records import ConsultStep, Records
 from edge_agent.sounds import (
     TONE_INCOMING,
@@ -49,6 +50,7 @@ from edge_agent.sounds import (
     Tone,
     Voice,
 )
+from edge_agent.status import waiting_items
 from edge_agent.storage import (
     LOW_BYTES,
     RESERVE_BYTES,
@@ -73,6 +75,7 @@ State = core.State
 DISK_CHECK_S = 60.0
 FULL_DISK_CHECK_S = 5.0
 SAVE_CLOCK_S = 300.0
+TELL_SPENT_S = 3600.0
 FLUSH_S = 5.0
 EMERGENCY_HOLD_S, CANCEL_HOLD_S = 2.0, 5.0
 KEPT_ENDED_CALLS = 32
@@ -149,7 +152,15 @@ class Agent:
         self._save_clock_at_once()
         self.condition("not_joined", self.hub.link is None)
         self._link_bps = settings.link.up_kbps * 1000.0  # until a call has measured it; 0: unknown
-        self.delivery = Delivery(store, self.hub.link, self.clock, self._link_bps, self._freed, self._set_aside)
+        link = self.hub.link
+        self.metering = Metering(
+            settings.budget, self.clock, link.carried_bytes if link is not None else lambda: 0,
+            contents.values.get("spent", b""), contents.consults,
+        )  # fmt: skip
+        self._spent_told_at = 0.0
+        self._last_receipt_ms = int(contents.values.get("last_receipt", b"0"))
+        self.delivery = Delivery(store, link, self.clock, self._link_bps, self._freed, self._set_aside, self._carried)
+        self.delivery.outbox.goes = self.metering.goes
         self.downlink = Downlink(store, self.records, self)
         if self.hub.sealing is not None:
             self.hub.sealing.file_keys = self.downlink.key_named
@@ -215,6 +226,8 @@ class Agent:
             self._timer.cancel()
         self._media_task.cancel()  # first: whoever stops the whole service may have ended the process already
         await self.hub.say_goodbye(self._status(online=False))
+        self.metering.look()
+        self.commit(self.metering.to_save(), _nothing)
         await self._journal.flush(FLUSH_S)
         self.delivery.close()
         for task in self._tasks:
@@ -506,7 +519,9 @@ class Agent:
             and not self.drafts.is_open(consult.id)  # until what is to be sent of it is on the disk
             and not self.delivery.waits_in(consult.id)
         ]
-        self.commit([MessagesFreed(freed.messages, self.wall_ms()), *delivered, *whole], _nothing)
+        self._last_receipt_ms = self.wall_ms()
+        last = ValueKept("last_receipt", b"%d" % self._last_receipt_ms)
+        self.commit([MessagesFreed(freed.messages, self._last_receipt_ms), *delivered, *whole, last], _nothing)
         self._tell_set_aside()
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
@@ -547,6 +562,7 @@ class Agent:
             changed = self.clock.look()
             self.hub.watch_clock(self.mono())
             self.delivery.tick()
+            self._meter_link()
             if changed or self.mono() - saved_at >= SAVE_CLOCK_S:
                 saved_at = self.mono()
                 self._save_clock()
@@ -558,7 +574,7 @@ class Agent:
 
     def _save_clock(self) -> None:
         changes, after = self._clock_to_save()
-        self.commit(changes, after)
+        self.commit([*changes, *self.metering.to_save()], after)
 
     def _save_clock_at_once(self) -> None:
         """Before the first message: no number of the last start is used again."""
@@ -578,6 +594,35 @@ class Agent:
             return changes, _nothing
         counters, after = self.hub.sealing.to_save()
         return [*changes, ValueKept("counters", counters)], after
+
+    # --- what the link carries
+
+    def _carried(self, consult: bytes, size_bytes: int) -> None:
+        self.metering.handed_over(consult, size_bytes)
+        if self.metering.look():
+            self._held_or_let_go()
+        if self.metering.wants_saving_at_once:
+            self.commit(self.metering.to_save(), _nothing)
+
+    def _meter_link(self) -> None:
+        if self.metering.look():
+            self._held_or_let_go()
+        self.metering.rest()
+        if self.metering.wants_saving:
+            self.commit(self.metering.to_save(), _nothing)
+            self.changed()
+        if self.metering.plan.is_set and self.mono() - self._spent_told_at >= TELL_SPENT_S:
+            self._tell_spent()
+
+    def _held_or_let_go(self) -> None:
+        self.delivery.let_go()
+        self._tell_spent()
+        self.changed()
+
+    def _tell_spent(self) -> None:
+        if self.hub.reachable:
+            self._spent_told_at = self.mono()
+            self.publish(b"", self.metering.report())
 
     # --- for drafts and advice
 
@@ -703,6 +748,27 @@ class Agent:
             version=self._software,
         )
 
+    def own_status(self) -> AgentStatus:
+        verdict = self.metering.verdict
+        urgent = {consult.id for consult in self.records.consults.values() if consult.emergency}
+        return AgentStatus(
+            release=self._software,
+            broker_up=self.hub.link is not None and self.hub.link.up,
+            hub_reached=self.hub.reachable,
+            clock_trusted=self.clock.trusted,
+            conditions=self.conditions,
+            waiting=waiting_items(self.delivery.waiting(), urgent),
+            set_aside=self.delivery.set_aside,
+            last_receipt_ms=self._last_receipt_ms,
+            spent=self.metering.spent,
+            held=verdict.why,
+            held_until_ms=verdict.until_ms,
+            key_is_protected=self.store.store.key_is_protected,
+        )
+
+    def try_again(self) -> None:
+        self.delivery.try_again()
+
     def light_changed(self) -> None:
         self._show_light()
 
@@ -775,6 +841,8 @@ class Agent:
                 log.info("first seen call=%s", call.hex())
             case ipc.CallStats():
                 log.debug("call stats %s", frame)
+                if self.machine.status.consult:
+                    self.metering.call(self.machine.status.consult, frame)
                 if frame.link_known:
                     self._link_measured(frame.up_bps)
                 self.turns.stats(frame, judged=self.machine.status.state in (State.LIVE, State.LOST))

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from edge_agent.core.metered import MB, Hours, Plan
+from edge_agent.core.outbox import Priority
 from edge_agent.core.settings import Secret, SettingsError, load
+from edge_agent.core.wire import MAX_CURRENCY
 
 Kbps = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+Megabytes = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+HOURS = r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +89,34 @@ class LinkSection(_Section, frozen=True):
     down_kbps: Kbps = 0
 
 
+class BudgetSection(_Section, frozen=True):
+    """A link that is paid for by the byte, see `edge_agent.core.metered`; 0: no limit, no price."""
+
+    day_mb: Megabytes = 0.0  # a megabyte is a million bytes
+    month_mb: Megabytes = 0.0
+    price_per_mb: Price = 0.0
+    cheap_price_per_mb: Price | None = None  # in the cheap hours; the same where it is left out
+    currency: Annotated[str, msgspec.Meta(max_length=MAX_CURRENCY)] = ""
+    cheap_hours: Annotated[str, msgspec.Meta(pattern=HOURS)] = ""  # as "22:00-06:00": what is held waits for them
+    cheap_hours_hold: Literal["photos", "media"] = "photos"  # media: voice notes and small pictures too
+    time_zone: str = ""  # as in "Africa/Nairobi"; empty: the machine's
+
+    @property
+    def plan(self) -> Plan:
+        cheap = None
+        if self.cheap_hours:
+            start, end = (int(part[:2]) * 60 + int(part[3:]) for part in self.cheap_hours.split("-"))
+            cheap = Hours(start, end)
+        return Plan(
+            day_bytes=round(self.day_mb * MB),
+            month_bytes=round(self.month_mb * MB),
+            price_per_mb=self.price_per_mb,
+            cheap_price_per_mb=self.price_per_mb if self.cheap_price_per_mb is None else self.cheap_price_per_mb,
+            cheap=cheap,
+            held_from=Priority.PHOTO if self.cheap_hours_hold == "photos" else Priority.VOICE,
+        )
+
+
 class ScreenSection(_Section, frozen=True):
     host: Literal["127.0.0.1", "::1"] = "127.0.0.1"  # patients' data: never beyond the device
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8480  # 0: any free one
@@ -107,6 +142,7 @@ class KioskSettings(_Section, frozen=True):
     broker: BrokerSection = BrokerSection()
     call: CallSection = CallSection()
     link: LinkSection = LinkSection()
+    budget: BudgetSection = BudgetSection()
     screen: ScreenSection = ScreenSection()
     update: UpdateSection = UpdateSection()
     log: LogSection = LogSection()
@@ -128,4 +164,25 @@ def read_kiosk_settings(path: Path | None) -> KioskSettings:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
-    return load(text, str(path), KioskSettings)
+    settings = load(text, str(path), KioskSettings)
+    _check_budget(settings.budget, str(path))
+    return settings
+
+
+def _check_budget(budget: BudgetSection, source: str) -> None:
+    """What the schema cannot say. Raises SettingsError."""
+    start, _, end = budget.cheap_hours.partition("-")
+    if start and start == end:
+        raise SettingsError(f"{source}: budget.cheap_hours: found {budget.cheap_hours!r}; they begin when they end")
+    if budget.day_mb and budget.month_mb and budget.day_mb > budget.month_mb:
+        raise SettingsError(
+            f"{source}: budget.day_mb: found {budget.day_mb:g}; a day may not have more than the month,"
+            f" budget.month_mb = {budget.month_mb:g}"
+        )
+    try:
+        ZoneInfo(budget.time_zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(
+            f"{source}: budget.time_zone: found {budget.time_zone!r}; expected a name of the time zone database,"
+            " such as 'Africa/Nairobi'"
+        ) from None

@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable
 
 from edge_agent.clock import KioskClock
 from edge_agent.core import wire
-from edge_agent.core.outbox import Freed, Item, Outbox, SendChunk, SendMessage
+from edge_agent.core.outbox import (
+    AROUND_CHUNK_BYTES,
+    Freed,
+    Item,
+    Outbox,
+    SendChunk,
+    SendMessage,
+    message_wire_bytes,
+)
 from edge_agent.core.retries import Retries, SetAside
 from edge_agent.core.window import Window
 from edge_agent.mqtt import HubLink, NotConnected, PublishRefused
@@ -23,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """`freed` is told what the store may let go, `set_aside` which message is set aside, how often and when."""
+    """`freed` is told what the store may let go, `set_aside` which message is set aside, how often and when, `carried`
+    of what left for which consult, in bytes on the wire."""
 
     def __init__(
         self,
@@ -33,10 +42,11 @@ class Delivery:
         link_bps: float,
         freed: Callable[[Freed], None],
         set_aside: Callable[[bytes, SetAside], None],
+        carried: Callable[[bytes, int], None],
     ) -> None:
         self.outbox = Outbox(Window(link_bps), random.random)
         self._store, self._link, self._clock = store, link, clock
-        self._freed, self._set_aside = freed, set_aside
+        self._freed, self._set_aside, self._carried = freed, set_aside, carried
         self._retries = Retries()
         self._messages: dict[bytes, wire.Message] = {}
         self._file_keys: dict[tuple[bytes, bytes], bytes] = {}  # by consult and digest
@@ -125,6 +135,10 @@ class Delivery:
             self.outbox.holds_files = held
             self._pump()
 
+    def let_go(self) -> None:
+        """What may go has changed."""
+        self._pump()
+
     def receipt(self, body: wire.Receipt) -> None:
         self._let_go(self.outbox.receipt(body.ids))
 
@@ -172,12 +186,15 @@ class Delivery:
         try:
             match item:
                 case SendMessage(id):
-                    await link.publish(self._clock.for_sending(self._messages[id]))
+                    sent = self._messages[id]
+                    await link.publish(self._clock.for_sending(sent))
+                    self._carried(sent.consult, message_wire_bytes(sent))
                 case SendChunk(consult, digest, offset, length):
                     data = await self._store.run(self._store.store.read_chunk, digest, offset, length)
                     chunk = wire.Chunk(digest, offset, data)
                     message = wire.Message(chunk, consult, sent_at_ms=self._clock.wall_ms())
                     await link.publish(message, file_key=self._file_keys[consult, digest])
+                    self._carried(consult, length + AROUND_CHUNK_BYTES)
         except NotConnected:
             self.outbox.failed(item, time.monotonic())
         except (PublishRefused, OSError, KeyError) as error:

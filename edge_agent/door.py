@@ -1,4 +1,5 @@
-"""A door of the agent's for self-tests: a Unix socket in its run folder, which its own user alone can open.
+"""A door of the agent's for self-tests and `teleconsult status`: a Unix socket in its run folder, which its own user
+alone can open.
 
 A self-test is a process of its own, so that nothing it does can stop the kiosk. Through here it learns what only the
 agent knows, borrows devices while nobody is in a call, and hands in what it has found: then the lamp blinks the group,
@@ -24,6 +25,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from edge_agent.core.findings import Group
+from edge_agent.core.metered import Spent
 from edge_agent.core.phonecode import MisheardCode, decode
 from edge_agent.ipc import short_path
 from hardware.api import Light
@@ -54,10 +56,38 @@ class AgentState(msgspec.Struct, frozen=True):
     version: str = ""  # of the kit that runs
 
 
-class Asks(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`state`; `borrow` devices; `press`: somebody was asked to press; `light`: show this; `report` what was found."""
+class WaitingItems(msgspec.Struct, frozen=True):
+    """Messages and files of one urgency that the hub does not have."""
 
-    do: Literal["state", "borrow", "press", "light", "report"]
+    what: str  # a `Priority`, in small letters
+    consults: int
+    items: int
+    bytes: int  # of files
+    since_ms: int
+
+
+class AgentStatus(msgspec.Struct, frozen=True):
+    """How things stand, for `teleconsult status`; no patients' data."""
+
+    release: str
+    broker_up: bool
+    hub_reached: bool
+    clock_trusted: bool
+    conditions: tuple[str, ...]
+    waiting: tuple[WaitingItems, ...]
+    set_aside: int
+    last_receipt_ms: int
+    spent: Spent
+    held: Literal["", "cheap_hours", "day", "month"]
+    held_until_ms: int
+    key_is_protected: bool
+
+
+class Asks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`state`; `status`, for people; `retry` what is set aside; `borrow` devices; `press`: somebody was asked to press;
+    `light`: show this; `report` what was found."""
+
+    do: Literal["state", "status", "retry", "borrow", "press", "light", "report"]
     light: str = ""
     code: str = ""
     failed: tuple[int, ...] = ()  # groups, the first of them the lamp's
@@ -65,6 +95,7 @@ class Asks(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Says(msgspec.Struct, frozen=True, omit_defaults=True):
     state: AgentState | None = None
+    status: AgentStatus | None = None
     lent: bool = False
     busy: bool = False  # a call has begun: let the devices go
     pressed: bool = False
@@ -77,6 +108,11 @@ class Report(msgspec.Struct, frozen=True):
 
 class DoorOwner(Protocol):
     def own_state(self) -> AgentState: ...
+
+    def own_status(self) -> AgentStatus: ...
+
+    def try_again(self) -> None:
+        """What is set aside."""
 
     def light_changed(self) -> None: ...
 
@@ -143,6 +179,11 @@ class Door:
         match asks.do:
             case "state":
                 _tell(writer, Says(state=self._owner.own_state()))
+            case "status":
+                _tell(writer, Says(status=self._owner.own_status()))
+            case "retry":
+                self._owner.try_again()
+                _tell(writer, Says(status=self._owner.own_status()))
             case "borrow":
                 free = self._borrower is None and self._owner.own_state().quiet
                 if free:

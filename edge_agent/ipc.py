@@ -209,6 +209,7 @@ class FarPicture(Frame, frozen=True):
     key: bool
     time_ms: int  # of the RTP clock, from 0 at the first picture
     data: bytes
+    still: bool = False  # the next one may come a minute later
 
 
 class OwnPicture(Frame, frozen=True):

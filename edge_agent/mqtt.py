@@ -32,6 +32,7 @@ from edge_agent.core.split import segment_bytes, window_bytes
 from edge_agent.dial import Dialler, bound_window, pace
 from edge_agent.identity import Identity
 from edge_agent.sealing import Sealing
+from edge_agent.tcp_info import tcp_info
 from edge_agent.tls import BrokerTls, CertificateRefused, OutOfDate
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class HubLink:
         self._heard_at = 0.0
         self._own_address = ""  # of the last connection
         self._network_changed_at = -math.inf
+        self._carried_before = 0
         self._connecting: _Client | None = None  # also while `_client` is not yet, or no more
 
     @property
@@ -137,6 +139,10 @@ class HubLink:
         """Whether paho's thread runs, where there is a connection for it to run."""
         thread = self._client._thread if self._client is not None else None
         return not self._up or (thread is not None and thread.is_alive())
+
+    def carried_bytes(self) -> int:
+        """Both ways since the start, as a meter of the link counts them."""
+        return self._carried_before + (self._connecting.carried_bytes() if self._connecting is not None else 0)
 
     def renewed(self, identity: Identity) -> None:
         """For the next connection; the one that stands may go on."""
@@ -327,6 +333,7 @@ class HubLink:
             protocol=paho.MQTTv5,
             reconnect_on_failure=False,
         )
+        self._let_go()
         self._connecting = client
         client.connect_timeout = URGENT_CONNECT_TIMEOUT_S if self._hurried() else CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(1000)  # the outbox bounds what is in flight
@@ -352,13 +359,17 @@ class HubLink:
 
     async def _close(self) -> None:
         client, self._client = self._client, None
-        if self._connecting is not None:
-            self._connecting.let_go()
-            self._connecting = None
+        self._let_go()
         if client is not None:
             assert self._loop is not None  # noqa: S101
             client.disconnect()
             await asyncio.shield(self._loop.run_in_executor(None, client.loop_stop))
+
+    def _let_go(self) -> None:
+        if self._connecting is not None:
+            client, self._connecting = self._connecting, None
+            self._carried_before += client.carried_bytes()
+            client.let_go()
 
     # from paho's thread
 
@@ -494,6 +505,10 @@ class _Client(paho.Client):
             return leaves_from not in ("", self._twin.getsockname()[0])
         except OSError:
             return False  # not connected any more
+
+    def carried_bytes(self) -> int:
+        info = tcp_info(self._twin)
+        return info.used_bytes if info is not None else 0
 
     def abort(self) -> None:
         """Whatever it waits for fails at once."""

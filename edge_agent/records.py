@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from edge_agent.core import wire
+from edge_agent.core.outbox import is_emergency
 from edge_agent.storage import (
     AdviceCame,
     AdviceWasHeard,
@@ -49,6 +50,7 @@ class Records:
         record = self.consults[consult]
         message = wire.Message(body, consult, seq=record.next_seq, sent_at_ms=wall_ms, stamp=self._stamp())
         record.next_seq += 1
+        record.emergency = record.emergency or is_emergency(body)
         return MessageQueued(message)
 
     def case_saved(self, case: CaseKept) -> Change:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -244,3 +245,14 @@ def advice_heard(session: Session, out: Outgoing, consult: Consult, advice: str,
     row.delivered_at = row.delivered_at or now_ms
     record(session, consult.id, "advice_heard", now_ms, consult.kiosk_id, f"advice:{advice}")
     out.cases.add(consult.id)
+
+
+def spent(session: Session, kiosk: str, body: wire.Spent, now_ms: int) -> None:
+    """By a metered kiosk's own count; consults of others are passed over."""
+    told = msgspec.structs.asdict(body)
+    del told["consults"]
+    known_kiosk(session, kiosk, now_ms).spent = told | {"at_ms": now_ms}
+    for id, link_bytes, cost in body.consults:
+        consult = session.get(Consult, id.hex())
+        if consult is not None and consult.kiosk_id == kiosk:
+            consult.link_bytes, consult.link_cost, consult.link_currency = link_bytes, cost, body.currency

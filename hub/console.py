@@ -114,6 +114,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[CallCard, ...]
     advice: tuple[AdviceCard, ...]
     entered_by: str = ""
+    link_bytes: int = 0  # that it took of a link paid for by the byte; 0 where it is not
+    link_cost: float = 0.0
+    link_currency: str = ""
 
 
 class DoctorCard(msgspec.Struct, frozen=True, kw_only=True):

@@ -343,6 +343,8 @@ class Intake:
         match message.body:
             case wire.Status() as body:
                 self._status(session, out, kiosk, body, now_ms)
+            case wire.Spent() as body:
+                cases.spent(session, kiosk, body, now_ms)
             case wire.TimeAsked() as body:
                 told = wire.TimeTold(body.nonce, self._now_ms())
                 out.to_kiosk(kiosk, wire.Message(told, sent_at_ms=told.time_ms))

@@ -52,7 +52,9 @@ def _card(
         ending = "-" if start + GROUPS_A_LINE < len(groups) else ""
         canvas.drawString(beside, bottom + height - (21 + 10 * line) * mm, "-".join(second) + ending)
     canvas.setFont("Helvetica", 8)
-    for line, text in enumerate(("On the kiosk:", "teleconsult join --qr", "Once, within 14 days.")):
+    for line, text in enumerate(
+        ("New: provision with this code.", "Else: teleconsult join --qr", "Once, within 14 days.")
+    ):
         canvas.drawString(beside, bottom + (14 - 4 * line) * mm, text)
 
 

@@ -18,7 +18,7 @@ _RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an I
 
 
 class Record(DeclarativeBase):
-    type_annotation_map: dict[Any, TypeEngine[Any]] = {int: BigInteger(), list[Any]: JSON()}  # noqa: RUF012
+    type_annotation_map: dict[Any, TypeEngine[Any]] = {int: BigInteger(), list[Any]: JSON(), dict[str, Any]: JSON()}  # noqa: RUF012
 
 
 class Kiosk(Record):
@@ -35,6 +35,7 @@ class Kiosk(Record):
     missing: Mapped[list[Any]] = mapped_column(default=list)
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     language: Mapped[str] = mapped_column(String(20), default="en")
+    spent: Mapped[dict[str, Any]] = mapped_column(default=dict)  # `wire.Spent`, and when it came; empty: no budget
     sign_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # of its messages: SubjectPublicKeyInfo, DER
     seal_key: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # to which messages for it are sealed: X25519
     # how fast its files come (`hub.arrival`)
@@ -161,6 +162,10 @@ class Consult(Record):
     saved_files: Mapped[list[Any]] = mapped_column(default=list)
     seen_at: Mapped[int] = mapped_column(default=0)
     closed_at: Mapped[int] = mapped_column(default=0, index=True)
+    # what it took of a metered link, as its kiosk counts; 0 where that has no budget
+    link_bytes: Mapped[int] = mapped_column(default=0)
+    link_cost: Mapped[float] = mapped_column(default=0.0)
+    link_currency: Mapped[str] = mapped_column(String(8), default="")
 
 
 class Call(Record):

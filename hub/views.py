@@ -159,6 +159,9 @@ def case(session: Session, consult_id: str) -> console.Case | None:
             for row in advice
         ),
         entered_by=consult.entered_by or consult.opened_by,
+        link_bytes=consult.link_bytes,
+        link_cost=consult.link_cost,
+        link_currency=consult.link_currency,
     )
 
 

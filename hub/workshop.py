@@ -39,6 +39,20 @@ class Asking(msgspec.Struct):
     refused: bool
 
 
+class SpentCard(msgspec.Struct):
+    """On a metered link, as the kiosk counts; bytes with all headers."""
+
+    at_ms: int  # when the kiosk said so
+    day_bytes: int
+    month_bytes: int
+    day_limit: int  # 0: none
+    month_limit: int
+    month_cost: float
+    currency: str
+    held: Literal["", "cheap_hours", "day", "month"]  # photos wait for this
+    held_until_ms: int
+
+
 class KioskCard(msgspec.Struct):
     kiosk: str
     site: str
@@ -52,6 +66,7 @@ class KioskCard(msgspec.Struct):
     language: str
     certificate_until: int  # 0 where it was revoked
     asking: list[Asking]
+    spent: SpentCard | None = None  # none: no budget is set there
 
 
 class Kiosks(msgspec.Struct):
@@ -228,6 +243,7 @@ def _kiosks(session: Session) -> list[KioskCard]:
             language=row.language,
             certificate_until=until.get(row.id, 0),
             asking=asking.get(row.id, []),
+            spent=msgspec.convert(row.spent, SpentCard) if row.spent else None,
         )
         for row in session.scalars(select(Kiosk).order_by(Kiosk.site, Kiosk.id))
     ]

@@ -107,6 +107,7 @@ def make_parser(with_hub: bool = True) -> argparse.ArgumentParser:
     _add_devices(commands)
     _add_trace(commands)
     _add_selftest(commands)
+    _add_status(commands)
     _add_update(commands)
     _add_demo(commands)
     return parser
@@ -117,13 +118,17 @@ class _Version(argparse.Action):
         super().__init__(*positional, nargs=0, **named)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"teleconsult {version('teleconsult-kit')}")
-        except PackageNotFoundError:
-            print("teleconsult (run from its source folder)")
+        print(f"teleconsult {_release()}")
         parser.exit()
+
+
+def _release() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("teleconsult-kit")
+    except PackageNotFoundError:
+        return "(run from its source folder)"
 
 
 def _command(commands: Any, name: str, summary: str, examples: str, more: str = "") -> argparse.ArgumentParser:
@@ -286,6 +291,21 @@ def _add_selftest(commands: Any) -> None:
     parser.set_defaults(run=_selftest)
 
 
+def _add_status(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "status",
+        "tell how this kiosk stands: its line, what waits, its budget, its card",
+        "  sudo teleconsult status\n  teleconsult status --json\n  sudo teleconsult status --retry\n",
+        "\nAsks the running agent, or reads the card where none runs; changes nothing. Exit code 1: it could not\n"
+        "be told what waits.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--retry", action="store_true", help="have the agent send at once what was set aside")
+    _add_kiosk_config(parser)
+    parser.set_defaults(run=_status)
+
+
 def _add_update(commands: Any) -> None:
     parser = _command(
         commands,
@@ -407,6 +427,16 @@ def _export(options: argparse.Namespace) -> int:
     else:
         print("Nothing waits here: the health centre has everything.")
     return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from kiosk.status import retry, run
+
+    service = _service() if options.config is None else None
+    if service is not None:
+        os.environ["HOME"] = service.pw_dir  # where its state is
+    settings, _ = _kiosk_settings(options)
+    return retry(settings) if options.retry else run(settings, _release(), as_json=options.json)
 
 
 def _code_from_camera(spec: str) -> str:

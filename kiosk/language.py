@@ -33,6 +33,7 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
     prompts: _Texts
     presence: _Texts
     notices: _Texts
+    budget: _Texts
 
     @staticmethod
     def load(code: str) -> Language:
@@ -58,6 +59,17 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
         """The sentence for who would answer now; shown, and spoken through `Prompts.speak`."""
         key = "nobody_until" if state == "nobody" and until else state
         return self.presence[key].format_map({"position": position, "until": until})
+
+    def budget_line(self, name: Literal["day", "month"], carried_mb: float, limit_mb: float) -> str:
+        """`limit_mb` 0: none."""
+        key = f"{name}_limit" if limit_mb else name
+        return self.budget[key].format(mb=f"{carried_mb:.1f}", limit=f"{limit_mb:g}")
+
+    def held(self, why: Literal["cheap_hours", "day", "month"], until: str) -> str:
+        """`until` is a time of day, "" where it is not known."""
+        return self.budget["held_cheap_hours_soon" if why == "cheap_hours" and not until else f"held_{why}"].format(
+            until=until
+        )
 
     def notice(self, code: str, **values: object) -> str:
         """What a small sign says; an unknown code is shown as it is, for a technician on the telephone."""

@@ -195,4 +195,4 @@ def _picture(frame: PictureFrame) -> Picture:
     if isinstance(frame, ipc.OwnPicture):
         return Picture(PictureKind.OWN_JPEG, True, 0, frame.data)
     kind = PictureKind.FAR_VP8 if frame.kind == "vp8" else PictureKind.FAR_JPEG
-    return Picture(kind, frame.key, frame.time_ms, frame.data)
+    return Picture(kind, frame.key, frame.time_ms, frame.data, frame.still)

@@ -104,6 +104,7 @@ class ConsultView(msgspec.Struct, frozen=True, kw_only=True):
     step_text: str
     step_times: dict[ConsultStep, int] = {}  # Unix ms, of the steps that it has come to
     unsent_since_ms: int = 0  # when anything of it is not yet at the hub
+    cost: str = ""  # what the link has carried for it, where that is paid for
     set_aside: bool = False  # something of it was refused; it is tried again
     advice: tuple[AdviceView, ...] = ()
 
@@ -116,6 +117,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     locks_at_ms: int
     unsent: int = 0  # consults of which something waits here, also beyond this list
     unsent_since_ms: int = 0
+    budget: tuple[str, ...] = ()  # sentences: what a metered link has carried, and what waits for what
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,5 +220,5 @@ def encode_view(view: View) -> str:
     return msgspec.json.encode(view).decode()
 
 
-def encode_picture(kind: PictureKind, key: bool, time_ms: int, data: bytes) -> bytes:
-    return bytes((kind, int(key))) + (time_ms & 0xFFFFFFFF).to_bytes(4, "big") + data
+def encode_picture(kind: PictureKind, key: bool, time_ms: int, data: bytes, still: bool = False) -> bytes:
+    return bytes((kind, int(key) + 2 * int(still))) + (time_ms & 0xFFFFFFFF).to_bytes(4, "big") + data

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from edge_agent.agent import Agent
 from edge_agent.core.call import State, Status
+from edge_agent.core.metered import MB
+from edge_agent.core.outbox import Priority
 from edge_agent.storage import StoredAdvice
 from kiosk.language import Language
 from kiosk.screen import (
@@ -204,6 +206,7 @@ def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:
                 step_text=language.words[f"step_{step}"],
                 step_times=agent.records.times(consult.id),
                 unsent_since_ms=agent.delivery.unsent_since_ms(consult.id),
+                cost=_cost(agent, consult.id),
                 set_aside=agent.delivery.set_aside_in(consult.id) > 0,
                 advice=tuple(_advice(agent, stored) for stored in agent.records.advice_of(consult.id)),
             )
@@ -214,8 +217,39 @@ def _worker(agent: Agent, lock: WorkerLock, language: Language) -> WorkerView:
         consults=tuple(lines),
         unsent=len(unsent),
         unsent_since_ms=min(unsent, default=0),
+        budget=_budget(agent, language),
         locks_at_ms=int((time.time() + (lock.next_deadline() or 0.0) - time.monotonic()) * 1000),
     )
+
+
+def _cost(agent: Agent, consult: bytes) -> str:
+    metering = agent.metering
+    cost = metering.cost_of(consult)
+    if not metering.plan.is_set or not cost.bytes:
+        return ""
+    text = f"{cost.bytes / MB:.2f} MB"
+    return f"{text}, {cost.money:.2f} {metering.currency}".rstrip() if cost.money else text
+
+
+def _budget(agent: Agent, language: Language) -> tuple[str, ...]:
+    metering = agent.metering
+    plan, spent, verdict = metering.plan, metering.spent, metering.verdict
+    if not plan.is_set:
+        return ()
+    lines = [
+        language.budget_line(name, carried / MB, limit / MB)
+        for name, carried, limit in (
+            ("day", spent.day_bytes or spent.boot_bytes, plan.day_bytes),
+            ("month", spent.month_bytes, plan.month_bytes),
+        )
+    ]
+    if spent.month_cost:
+        lines.append(language.budget["cost"].format(cost=f"{spent.month_cost:.2f} {metering.currency}".rstrip()))
+    if verdict.why:
+        lines.append(language.held(verdict.why, metering.clock_time(verdict.until_ms)))
+    if verdict.goes < Priority.VOICE:
+        lines.append(language.budget["voice_too"])
+    return tuple(lines)
 
 
 def _pin_error(lock: WorkerLock, language: Language) -> str:

@@ -52,6 +52,7 @@ class Picture(NamedTuple):
     key: bool
     time_ms: int
     data: bytes
+    still: bool = False  # the next one may come a minute later
 
 
 class KioskPort(Protocol):
@@ -236,6 +237,7 @@ class _WebApp:
         if action.do == "pictures_as":
             page.pictures_as = "jpeg" if action.value == "jpeg" else "vp8"
             self._choose_pictures()
+            page.ask_for_key()  # opened in a call, it would have to wait for the next still
         else:
             self._agent.act(action)
 
@@ -321,17 +323,17 @@ class _Page:
             self._awaits_key = False
         elif self._awaits_key:  # opened in a call, or fallen behind
             self.dropped_pictures += 1
-            self._ask_for_key()
+            self.ask_for_key()
             return
         elif len(self._vp8) >= MAX_WAITING_VP8:
             self.dropped_pictures += len(self._vp8) + 1
             self._vp8.clear()
             self._awaits_key = True
-            self._ask_for_key()
+            self.ask_for_key()
             return
         self._vp8.append(picture)
 
-    def _ask_for_key(self) -> None:
+    def ask_for_key(self) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._asked_for_key_at >= KEY_FRAME_WAIT_S:
             self._asked_for_key_at = now

@@ -26,6 +26,7 @@ FEWEST = 4
 BURST_QUANTILE = 0.9
 JUDGE_S = 0.25
 ANSWER_S = 1.5  # until an order has reached the far end, and what it changes has come here
+FUTILE, DRAINED = 2, 0.8  # so many cuts after which no less of it stands: it is no queue of this call's
 EASE, BURST_EASE = 0.95, 0.9  # of the rate, when what is sent stands or waits too long
 SLOW_GROWTH, GROWTH = 0.02, 0.06  # a second: near where it was last too much, and elsewhere
 FAST_GROWTH, FAST_AFTER_S = 0.25, 6.0  # when nothing has waited for so long
@@ -58,6 +59,8 @@ class FarLink:
         self._timestamp: int | None = None
         self._judged_at = self._clear_since = now
         self._stands_since: float | None = None
+        self._stood_at_cuts: list[float] = []  # how much, while the same queue stands
+        self._before_cuts_bps = start_bps
         self._hold_until = self._ignored_until = now
         self._limit_bps = start_bps  # where it was last too much, or may be
         self._retry_s, self._retry_at = RETRY_S, now + RETRY_S
@@ -128,11 +131,21 @@ class FarLink:
         bits = 8 * sum(size for at, size in self._packets if now - at < window_s)
         return bits / window_s / (1 - min(0.5, self._losses.recent))
 
+    def _forget_queue(self) -> None:
+        """What stands whatever is sent is a busy computer's, or somebody else's, and to go without a picture for it
+        helps nobody."""
+        self._queue = StandingQueue()
+        self._waits.clear()
+        self._stands_since = None
+        self._stood_at_cuts.clear()
+        self._rate_bps = self._before_cuts_bps
+
     def _restart(self, now: float) -> None:
         """Another clock, or one that stood still; and what has queued up meanwhile says nothing of the rate."""
         self._queue = StandingQueue()
         self._waits.clear()
         self._stands_since = None
+        self._stood_at_cuts.clear()
         self._ignored_until = now + IGNORED_S
 
     def _judge(self, now: float) -> None:
@@ -144,6 +157,7 @@ class FarLink:
         self._look_for_bursts()
         if self.queue_s <= STANDING_S:
             self._stands_since = None
+            self._stood_at_cuts.clear()
         elif self._stands_since is None:
             self._stands_since = now
         if self._stands_since is not None or self.burst_s > BURST_S:
@@ -152,7 +166,12 @@ class FarLink:
             return
         if self._stands_since is not None:
             stood_s = now - self._stands_since
-            if stood_s >= FOR_S:
+            if len(self._stood_at_cuts) >= FUTILE and self.queue_s > DRAINED * self._stood_at_cuts[-FUTILE]:
+                self._forget_queue()
+            elif stood_s >= FOR_S:
+                if not self._stood_at_cuts:
+                    self._before_cuts_bps = self._rate_bps
+                self._stood_at_cuts.append(self.queue_s)
                 came_bps = self._received_bps(min(RATE_WINDOW_S, stood_s), now)
                 self._lower(EASE * min(self._rate_bps, came_bps), now)
         elif self.burst_s > BURST_S:

@@ -14,6 +14,7 @@ Pure. It holds addresses and sizes, never contents: the store is the queue, and 
 6. Nothing expires, as all of it is somebody's record, but urgency does: that of a call which was over when the hub came
    back in reach. A press of now does not stand behind those of yesterday.
 7. With a budget, as in a call, all but call signalling keeps within it, in chunks that hold nobody up for long.
+8. On a metered link files that are less urgent than `goes` says wait, but for those of an emergency.
 """
 
 from __future__ import annotations
@@ -45,10 +46,16 @@ SHORTEST_CHUNK_BYTES = 1024  # each is answered with 700 bytes, which the far en
 CHUNK_S = 2.0  # of the budget
 AROUND_MESSAGE_BYTES = 190  # signature, seal, topic, MQTT and TLS: what a window counts
 AROUND_CHUNK_BYTES = 100
+TCP_AND_RECEIPT_BYTES = 350  # of a message on its own
 
 
 def chunk_wire_bytes(length: int) -> int:
     return int(length * CHUNK_SEGMENTS) + CHUNK_AROUND_BYTES
+
+
+def message_wire_bytes(message: wire.Message) -> int:
+    """With everything around it, and its receipt."""
+    return len(wire.encode(message)) + AROUND_MESSAGE_BYTES + TCP_AND_RECEIPT_BYTES
 
 
 class Priority(IntEnum):
@@ -60,6 +67,11 @@ class Priority(IntEnum):
     THUMBNAIL = 5
     PHOTO = 6
     CLIP = 7
+
+
+def all_goes(under_way_bytes: int) -> Priority:
+    """The least urgent file that may go, with so much of files under way: on a link that nobody pays by the byte."""
+    return Priority.CLIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,7 @@ class Outbox:
         self.window = window or Window()
         self.set_aside: list[bytes] = []  # ids of messages, for the owner to record and clear
         self.holds_files = False  # no more chunks for now
+        self.goes = all_goes
         self._random = random
         self._messages: dict[bytes, _Message] = {}
         self._files: dict[FileKey, _File] = {}
@@ -285,7 +298,8 @@ class Outbox:
                 return min((later for later in dues if later > now), default=None)  # what is under way makes room
             return due
         chunks_may_go = not self.holds_files and self.chunks_in_flight < BESIDE_CALL_CHUNKS
-        if chunks_may_go and any(file.to_send for file in self._files.values()):
+        goes = self.goes(self._bytes_in_flight)
+        if chunks_may_go and any(file.to_send and self._may_go(key, file, goes) for key, file in self._files.items()):
             due = now if due is None else min(due, now)
         return None if due is None else max(due, self._budget.ready_at(now))
 
@@ -422,9 +436,10 @@ class Outbox:
     def _next_chunk(self, longest_bytes: int, now: float) -> SendChunk | None:
         if self.holds_files:
             return None
+        goes = self.goes(self._bytes_in_flight)
         first: dict[bytes, tuple[bool, Priority, int, FileKey]] = {}  # of one file in two consults the first goes
         for key, file in self._files.items():
-            if self._messages[file.manifest].aside:
+            if self._messages[file.manifest].aside or not self._may_go(key, file, goes):
                 continue
             rank = (key[0] not in self._emergencies, file.priority, file.order, key)
             first[key[1]] = min(rank, first.get(key[1], rank))
@@ -441,6 +456,13 @@ class Outbox:
         chunk = SendChunk(key[0], key[1], start, length)
         self.window.sent(chunk, length + AROUND_CHUNK_BYTES, now)
         return chunk
+
+    @property
+    def _bytes_in_flight(self) -> int:
+        return sum(length for file in self._files.values() for length in file.in_flight.values())
+
+    def _may_go(self, key: FileKey, file: _File, goes: Priority) -> bool:
+        return file.priority <= goes or key[0] in self._emergencies
 
     def _landed(self, item: Item) -> None:
         if isinstance(item, SendMessage):

@@ -1,24 +1,29 @@
 """What the doctor's browser is told of how to send, over a data channel of the call: `hub/static/js/leg.js` obeys.
 
-Pure: a way's share in, JSON out. A browser's voice is coded as its session description asks; its pictures are as large,
-as many and as costly as `RTCRtpSender.setParameters` says. Until it is told otherwise it sends no pictures.
+Pure: a way's share in, JSON out. A browser's voice is coded as its session description asks; its moving pictures are
+as large, as many and as costly as `RTCRtpSender.setParameters` says; stills it sends over one of its own, at the pace
+that it is told (`edge_agent/core/farstill.py`). Until it is told otherwise it sends no pictures.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from edge_agent.core import farstill
 from edge_agent.core.allocator import Allocation, Motion, Share
 from edge_agent.core.sdp import VoiceWish
-from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, VoicePlan
+from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, MARGIN, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
 CHANNEL_LABEL = "link"
+STILLS_ID, STILLS_LABEL = 1, "stills"  # from the browser, unordered and never sent again by SCTP
 PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
 FREE_FROM_KBPS = 400  # on such a link a browser may try what it likes
 MOST_MOVED = 0.25
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
+PACE_MOVED_BY = 0.15  # less is no news
 
 
 def voice_wish(plan: VoicePlan) -> VoiceWish:
@@ -41,6 +46,7 @@ class Steering:
         self._voice_at = now - LATER_S
         self._most_kbps: int | None = None
         self._last = ""
+        self._pace_bps = 0.0
         self._line_at = now
 
     def order(self, share: Share, now: float, *, held: bool = False) -> str | None:
@@ -49,7 +55,11 @@ class Steering:
             saves = share.voice.wire_bps < self.voice.wire_bps
             if saves or held or now - self._voice_at >= LATER_S:
                 self.voice, self._voice_at = share.voice, now
-        told = {"video": self._video(share), "voice": self._voice(), "most": self.most_kbps(share)}
+        told: dict[str, object] = {
+            "video": self._video(share), "voice": self._voice(), "most": self.most_kbps(share),
+        }  # fmt: skip
+        if not held and (still := self._still(share)) is not None:
+            told["still"] = still
         order = json.dumps(told, separators=(",", ":"))
         if order == self._last:
             return None
@@ -71,6 +81,10 @@ class Steering:
         ]  # fmt: skip
         return json.dumps({"line": told}, separators=(",", ":"))
 
+    def still_got(self, still: int, missing: Sequence[int]) -> str:
+        """What is missing of it; nothing: it is whole."""
+        return json.dumps({"got": [still, *missing]}, separators=(",", ":"))
+
     def most_kbps(self, share: Share) -> int:
         """Of all together, for the browser's own estimator; 0: what it likes. Left alone that tries 900 and then 1,800
         kbit/s, with 5 kB of padding before the voice, whenever it is told of new streams."""
@@ -89,6 +103,19 @@ class Steering:
         if pictures is None or share.motion is not Motion.MOVING:
             return None
         return {"bps": pictures.bps, "height": pictures.height, "rate": pictures.rate}
+
+    def _still(self, share: Share) -> dict[str, int] | None:
+        """`bps` is for the voice and the stills together: in its pauses they go faster."""
+        pictures = share.pictures
+        if pictures is None or share.motion is not Motion.STILLS:
+            return None
+        pace_bps = share.rate_bps * (1 - MARGIN) - CONTROL_BPS
+        if abs(pace_bps - self._pace_bps) > PACE_MOVED_BY * self._pace_bps:
+            self._pace_bps = pace_bps
+        return {
+            "every": round(1 / pictures.rate), "bytes": farstill.MOST_BYTES, "height": pictures.height,
+            "bps": round(self._pace_bps),
+        }  # fmt: skip
 
     def _voice(self) -> dict[str, int | bool]:
         wish = voice_wish(self.voice)

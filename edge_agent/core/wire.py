@@ -34,6 +34,8 @@ MAX_PART_PACKETS = 256
 MAX_OPUS_BYTES = 1275
 NONCE_BYTES = 8
 MAX_RENDITION_NAME = 20
+MAX_CURRENCY = 8
+MAX_TOLD_CONSULTS = 20
 
 _KIOSK_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,30}[a-z0-9]")
 
@@ -328,6 +330,22 @@ class FileGone(Body, frozen=True, array_like=True):
     digest: Digest
 
 
+class Spent(Body, frozen=True, array_like=True):
+    """What a metered link has carried, as the kiosk counts it: hourly, and when what may go changes."""
+
+    KIND = 23
+    CHANNEL = "s"
+    day_bytes: int
+    month_bytes: int
+    day_limit: int = 0  # 0: none
+    month_limit: int = 0
+    month_cost: float = 0.0
+    currency: str = ""
+    held: Literal["", "cheap_hours", "day", "month"] = ""  # photos and the like wait for this
+    held_until_ms: int = 0
+    consults: tuple[tuple[bytes, int, float], ...] = ()  # some that it went up for since: bytes and money in all
+
+
 class TimeAsked(Body, frozen=True, array_like=True):
     """What time is it? Asked whenever the hub is reached; `nonce` makes sure that the answer is no older one."""
 
@@ -452,7 +470,7 @@ BODIES: dict[int, type[Body]] = {
     body.KIND: body
     for body in (
         Status, ConsultOpened, CallRequested, CallEnded, CallAccepted, Offer, MediaState, CaseNote, Manifest,
-        Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked, TurnPart, TurnHeard,
+        Chunk, Have, CaseSaved, AdviceHeard, Receipt, TimeAsked, TurnPart, TurnHeard, Spent,
         FileGone,
         HubStatus, Presence, CallState, Answer, NewLegWanted, Advice, Progress, TimeTold, FileWanted, CourierReceipt,
     )
@@ -580,6 +598,17 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("nonce of a wrong length")
     if isinstance(body, HubStatus) and (len(body.epoch) > MESSAGE_ID_BYTES or not 0 <= body.lost_since_ms < 2**53):
         raise MalformedMessage("epoch out of range")
+    if isinstance(body, Spent) and not (
+        all(0 <= count < 2**53 for count in (body.day_bytes, body.month_bytes, body.day_limit, body.month_limit))
+        and 0 <= body.month_cost < 1e12
+        and 0 <= body.held_until_ms < 2**53
+        and len(body.currency) <= MAX_CURRENCY
+        and len(body.consults) <= MAX_TOLD_CONSULTS
+        and all(
+            len(id) == CONSULT_ID_BYTES and 0 <= count < 2**53 and 0 <= cost < 1e12 for id, count, cost in body.consults
+        )
+    ):
+        raise MalformedMessage("what was spent is out of range")
     if isinstance(body, TimeTold) and not 0 <= body.time_ms < 2**53:
         raise MalformedMessage("time out of range")
     if isinstance(body, Chunk) and (not 0 <= body.offset < 2**32 or not body.data):

@@ -41,6 +41,7 @@ RTP_BYTES = 12
 NUMBER_BYTES = 8  # the header extension with the transport-cc number
 SRTP_TAG_BYTES, SRTCP_TAG_BYTES = 10, 14  # AES128_CM_SHA1_80
 RTX_BYTES = 2
+MARKER = 0x80  # in the second byte of RTP's header: the last packet of its picture
 DTLS_BYTES = 37
 CONTROL_BYTES = 300  # a longer packet of a data channel has a file in it
 MOST_PADDING_BYTES = 240  # RFC 3550: its length is told in one byte
@@ -59,6 +60,7 @@ SPARING_S = 0.5
 AHEAD_S = 0.03  # of the link
 LOOK_AGAIN_S, DATA_LOOK_S = 0.1, 0.02
 TWICE_AFTER_S = 0.06  # losses come in company
+LAST_AGAIN_S = 1.2  # of a still: the voice leaves room for one packet in so long
 RETRANSMIT_AGAIN_RTTS = 0.8  # a packet is not sent again while its last copy is under way
 RTCP_AT_REST_S = 5.0  # nobody asks for more; one a second was a tenth of 8 kbit/s
 MOST_REMEMBERED = 512
@@ -190,6 +192,9 @@ class Egress:
         self.rtt_s = 0.25  # until it is known
         self.round_trips = RoundTrips()
         self.sends_base_twice = False  # the pictures that others are built on
+        self.sends_stills = (
+            False  # what pictures there are: a packet now and then, and no next one that tells of a loss
+        )
         self._send, self._send_encrypted = send, send_encrypted
         self._streams: dict[int, _Stream] = {}
         self._extension_id: int | None = None
@@ -242,6 +247,12 @@ class Egress:
         """Returns when little waits here that would be before a new picture: it is not coded to wait."""
         while (wait_s := self.pacer.picture_would_wait_s(time.monotonic()) - AHEAD_S) > 0 and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
             await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    async def room_for_still(self) -> None:
+        """Returns when no picture waits here any more. On the links that have only stills the voice leaves no more than
+        cracks; a still that was to wait for one to be coded would never come."""
+        while self.pacer.picture_packets and not self._closed:  # noqa: ASYNC110 -- it is the link's time that is awaited
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def room_for_data(self) -> None:
         """Returns when no long data waits here any more."""
@@ -369,7 +380,8 @@ class Egress:
     def _take(self) -> tuple[Kind, bytes] | None:
         now = time.monotonic()
         if self.listener is not None:
-            self.pacer.hold(not self.listener.has_room(now))
+            # Stills are few. On links that thin, with a report now and then, there seldom seems to be room.
+            self.pacer.hold(not self.sends_stills and not self.listener.has_room(now))
         return self.pacer.take(now)
 
     async def _let_go(self) -> None:
@@ -381,6 +393,9 @@ class Egress:
 
     async def _out(self, kind: Kind, data: bytes) -> None:
         self._has_left(self._size(kind, data))
+        if self.sends_stills and kind is Kind.PICTURE and data[1] & MARKER:
+            stream, seq = self._streams[int.from_bytes(data[8:12], "big")], int.from_bytes(data[2:4], "big")
+            asyncio.get_running_loop().call_later(LAST_AGAIN_S, self._send_twice, stream.sender, seq)
         with suppress(ConnectionError):  # between two packets the leg may have closed
             if kind in (Kind.CONTROL, Kind.DATA):
                 await self._send_encrypted(data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_agent.core.allocator import Allocation, Allocator
-from edge_agent.core.estimator import Estimator
+from edge_agent.core.estimator import UNKNOWN_BPS, Estimator
 from edge_agent.core.farlink import FarLink
 from edge_agent.core.trace import Trace
 from edge_agent.core.transport_cc import Fate
@@ -121,7 +121,7 @@ class LinkShare:
     def _way_down(self) -> Direction:
         """Until it is measured: few links are narrower down than up, and what is told of it is no less than it does."""
         told_bps = self._memory.told_down_bps
-        if told_bps is not None or self._up.known:
+        if told_bps is not None or self._up.known or self._up.rate_bps > 2 * UNKNOWN_BPS:  # by its round trips
             self._down.suppose(told_bps or self._up.rate_bps)
         rate_bps = self._down.rate_bps
         if told_bps is not None:

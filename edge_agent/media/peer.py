@@ -32,11 +32,21 @@ from aiortc.sdp import SessionDescription
 from edge_agent import ipc
 from edge_agent.core import opuspacket, progressive, red, sdp
 from edge_agent.core.allocator import Motion
+from edge_agent.core.farstill import StillAssembler, StillError
 from edge_agent.core.lipsync import LipSync, Report
 from edge_agent.core.nacks import Nacks
 from edge_agent.core.pacer import longest_packet_bytes
 from edge_agent.core.playout import MS, PlayoutBuffer, Pulled
-from edge_agent.core.steering import CHANNEL_ID, CHANNEL_LABEL, NO_PHOTO, PHOTO_WANTED, Steering, voice_wish
+from edge_agent.core.steering import (
+    CHANNEL_ID,
+    CHANNEL_LABEL,
+    NO_PHOTO,
+    PHOTO_WANTED,
+    STILLS_ID,
+    STILLS_LABEL,
+    Steering,
+    voice_wish,
+)
 from edge_agent.core.turns import ANSWER_BYTES, LEAST_LIVE_BPS, MOST_PROBE_BPS, QUESTION_BYTES, Probe
 from edge_agent.core.voice import CONTROL_BPS, HEADER_BYTES, LinkMemory, PicturePlan
 from edge_agent.core.wire import IceServer
@@ -58,6 +68,9 @@ log = logging.getLogger(__name__)
 STALLED_AFTER_S = 3.0
 DEAD_AFTER_S = 30.0  # silent for so long: browsers have given the path up too
 KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS = 0.5, 1.5  # at most one PLI in the longer of them
+STILL_AGAIN_S = 1.0  # the last one is handed on again at most so often
+# What is missing of one is asked for after the longest of these; the browser pauses for less than that share of it.
+STILL_WAIT_S, STILL_WAIT_RTTS, STILL_WAIT_SHARE = 1.5, 2.0, 0.1
 # Of the packets lost upwards: from here pictures are coded in layers, the lower sent twice, for fewer bits each.
 LAYERS_ABOVE, LAYERS_ABOVE_IF_FAR, FAR_RTT_S = 0.06, 0.03, 0.4
 WATCH_S = 0.25
@@ -139,8 +152,16 @@ class Leg:
             _prefer(transceiver, _CODECS[transceiver.kind])
         self._channel = self._connection.createDataChannel(CHANNEL_LABEL, negotiated=True, id=CHANNEL_ID)
         self._channel.on("message", self._asked)
+        stills = self._connection.createDataChannel(
+            STILLS_LABEL, negotiated=True, id=STILLS_ID, ordered=False, maxRetransmits=0
+        )
+        stills.on("message", self._take_still)
         self._photo = 0  # counts them
         self._photo_waits = False
+        self._still = StillAssembler()
+        self._last_still: bytes | None = None  # what is shown, where it is a still
+        self._still_shown_at = 0.0
+        self._stills_refused = 0
         self.egress = egress_of(audio.sender)
         self.egress.listener = self._link
         self.egress.set_rate(self._allocation.call_bps)
@@ -214,6 +235,10 @@ class Leg:
         return self._ice is not None and await self._ice.carries(Probe(up, down, time.monotonic()))
 
     def want_key_frame(self) -> None:
+        if self._last_still is not None:
+            if time.monotonic() - self._still_shown_at >= STILL_AGAIN_S:
+                self._show_still(self._last_still)
+            return
         self._pictures.require_key_frame()
         self._ask_for_key_frame()
 
@@ -266,6 +291,11 @@ class Leg:
             self.microphone.plan = up.voice
         if up.voice.wire_bps != before.up.voice.wire_bps:
             self._say_plan()
+        self.egress.sends_stills = up.motion is Motion.STILLS
+        if self.egress.sends_stills:  # each of them counts, and there is time to mend it
+            self.camera.layered = self.egress.sends_base_twice = False
+        if self._allocation.down.motion is Motion.MOVING:
+            self._last_still = None
         if up.motion is not before.up.motion or _size(up.pictures) != _size(before.up.pictures):
             self._say_pictures()
 
@@ -282,6 +312,7 @@ class Leg:
         if (order := self._steering.order(down, now, held=self._held)) is not None:
             log.info("far end told call=%s leg=%d order=%s", self.call.hex(), self.number, order)
             self._channel.send(order)
+        self._ask_for_still(now)
         lost = self._memory.lost_up.share, self._memory.lost_down.share
         line = self._steering.line(self._allocation, lost, self._link.rtt_s, self._link.queue_s, now)
         if line is not None and not self._held:
@@ -360,7 +391,8 @@ class Leg:
                 self._link.reported(self._lost_up, self.egress.voice_rtt_s, now)
                 many = LAYERS_ABOVE_IF_FAR if (self._rtt_s or 0.0) >= FAR_RTT_S else LAYERS_ABOVE
                 layered = self._memory.lost_up.share > (many / 2 if self.camera.layered else many)
-                self.camera.layered = self.egress.sends_base_twice = layered
+                if self._allocation.up.motion is Motion.MOVING:
+                    self.camera.layered = self.egress.sends_base_twice = layered
             elif of == "audio" and kind == "inbound-rtp" and now >= self._count_at:
                 self._count_at = now + COUNT_S
                 self._link.voice_counted(entry.packetsReceived, entry.packetsLost, now)  # type: ignore[attr-defined]
@@ -401,7 +433,10 @@ class Leg:
     async def _room_for_pictures(self) -> None:
         if self._ice is not None:
             await self._ice.until_fit_for_pictures()
-        await self.egress.room_for_pictures()
+        if self._allocation.up.motion is Motion.STILLS:
+            await self.egress.room_for_still()
+        else:
+            await self.egress.room_for_pictures()
 
     def _take_picture(self, packet: RtpPacket) -> None:
         now = time.monotonic()
@@ -427,6 +462,44 @@ class Leg:
         self._show_pictures()
         self._ask_for_pictures()
 
+    def _take_still(self, message: str | bytes) -> None:
+        """A piece of one, while stills are what the browser was told to send."""
+        if self._held or self._allocation.down.motion is not Motion.STILLS or isinstance(message, str):
+            return
+        try:
+            frame = self._still.add(message, time.monotonic())
+        except StillError as error:
+            self._stills_refused += 1
+            if self._stills_refused == 1:
+                log.warning("still refused call=%s leg=%d reason=%s", self.call.hex(), self.number, error)
+            return
+        if frame is not None:
+            self._pictures_received += 1
+            log.info("still came call=%s leg=%d bytes=%d", self.call.hex(), self.number, len(frame))
+            if self._channel.readyState == "open":
+                self._channel.send(self._steering.still_got(self._still.still, ()))
+            self._show_still(frame)
+
+    def _ask_for_still(self, now: float) -> None:
+        """For what was lost of it."""
+        pictures = self._allocation.down.pictures
+        if pictures is None or self._held or self._allocation.down.motion is not Motion.STILLS:
+            return
+        wait_s = max(STILL_WAIT_S, STILL_WAIT_RTTS * (self._rtt_s or 0.0), STILL_WAIT_SHARE / pictures.rate)
+        if missing := self._still.missing(now, wait_s):
+            self._channel.send(self._steering.still_got(self._still.still, missing))
+
+    def _show_still(self, frame: bytes) -> None:
+        self._last_still, self._still_shown_at = frame, time.monotonic()
+        self._held_pictures.drop()
+        if self._owner.far_picture(self, self._pictures.still(frame)):
+            self._is_seen()
+
+    def _is_seen(self) -> None:
+        if not self._seen:
+            self._seen = True
+            self._owner.send(ipc.FirstSeen(self.call))
+
     def _take_sender_report(self, report: Report) -> None:
         with self._sound_lock:
             self._lip_sync.report(report)
@@ -442,9 +515,9 @@ class Leg:
             if not self._owner.far_picture(self, picture):
                 self._held_pictures.drop()
                 self._pictures.require_key_frame()
-            elif not self._seen:
-                self._seen = True
-                self._owner.send(ipc.FirstSeen(self.call))
+            else:
+                self._last_still = None
+                self._is_seen()
         if (next_time := self._held_pictures.next_time()) is not None:
             self._show_timer = self._loop.call_at(next_time, self._show_pictures)
 
@@ -464,6 +537,8 @@ class Leg:
         self._ask_timer = None if next_time is None else self._loop.call_at(next_time, self._ask_for_pictures)
 
     def _ask_for_key_frame(self) -> None:
+        if self._last_still is not None:
+            return  # moving pictures are not to be had
         now = time.monotonic()
         pause_s = max(KEY_FRAME_REQUEST_S, KEY_FRAME_REQUEST_RTTS * (self._rtt_s or 0.0))
         if self._picture_ssrc is not None and now - self._key_frame_asked_at >= pause_s:

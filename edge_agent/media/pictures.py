@@ -24,6 +24,7 @@ class EncodedPicture(NamedTuple):
     time_ms: int  # of the RTP clock, from 0 at the first picture
     data: bytes
     timestamp: int = 0  # RTP's own
+    still: bool = False  # the next one may come a minute later
 
 
 class HeldPictures:
@@ -89,6 +90,12 @@ class PictureAssembler:
     def require_key_frame(self) -> None:
         """What followed was lost further on: start again from a key frame."""
         self._only_key = self.wants_key_frame = True
+
+    def still(self, frame: bytes) -> EncodedPicture:
+        """A key picture that came by another way: what comes by this one goes on with a key frame of its own."""
+        self.require_key_frame()
+        self._ticks += USUAL_STEP_MS * _VIDEO_CLOCK_PER_MS
+        return EncodedPicture(True, self._ticks // _VIDEO_CLOCK_PER_MS, frame, still=True)
 
     def missing(self) -> list[int]:
         """What a retransmission could still bring that is of use, by numbers counted on beyond 16 bits."""

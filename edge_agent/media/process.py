@@ -271,7 +271,7 @@ class MediaProcess:
         if self._as_jpeg is not None:
             return self._as_jpeg.decode(picture)
         dropped = self._link.dropped_pictures
-        self._link.send(ipc.FarPicture("vp8", picture.key, picture.time_ms, picture.data))
+        self._link.send(ipc.FarPicture("vp8", picture.key, picture.time_ms, picture.data, picture.still))
         return self._link.dropped_pictures == dropped
 
     def _send_pictures_as(self, kind: str) -> None:
@@ -285,7 +285,9 @@ class MediaProcess:
             self._as_jpeg = None
         else:
             self._as_jpeg = FarPictureDecoder(
-                lambda picture: self._send_soon(ipc.FarPicture("jpeg", True, picture.time_ms, picture.data)),
+                lambda picture: self._send_soon(
+                    ipc.FarPicture("jpeg", True, picture.time_ms, picture.data, picture.still)
+                ),
                 lambda: self._soon(self._want_key_frame),
             )
         self._want_key_frame()

@@ -123,10 +123,11 @@ class FarPictureDecoder:
             except av.FFmpegError:
                 self._failed()
                 continue
-            if frames and picture.time_ms >= next_time_ms and self._pictures.qsize() < FAR_QUEUED // 2:
+            due = picture.still or picture.time_ms >= next_time_ms
+            if frames and due and self._pictures.qsize() < FAR_QUEUED // 2:
                 next_time_ms = max(next_time_ms + 1000 * FAR_EVERY_S, float(picture.time_ms))
                 data = jpeg(frames[-1].to_ndarray(format="bgr24"), FAR_QUALITY)
-                self._show(EncodedPicture(True, picture.time_ms, data))
+                self._show(picture._replace(key=True, data=data))
 
 
 def sharpness(pixels: NDArray[np.uint8]) -> float:

@@ -12,7 +12,6 @@ import http.client
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time
@@ -31,6 +30,7 @@ from edge_agent.core.wire import IceServer
 from edge_agent.identity import Identity
 from edge_agent.join import is_loopback, origin_to_ask
 from edge_agent.selftest import stun
+from edge_agent.tcp_info import tcp_info
 from edge_agent.tls import RAN_OUT, BrokerTls, CertificateRefused, HubTls, OutOfDate
 
 CONNECT_S = 6.0  # TCP sends a lost SYN again after 1 and 3 s
@@ -158,13 +158,13 @@ class _Web:
 
     def rtt_and_loss(self) -> tuple[float | None, float | None]:
         """By the kernel's own account of this connection: the shortest round trip in ms, and what was sent again."""
-        info = _tcp_info(self._http.sock if self._http is not None else None)
+        info = tcp_info(self._http.sock if self._http is not None else None)
         if info is None:
             return None, None
         return info.min_rtt_ms, info.sent_again / info.sent if info.sent >= 10 else None
 
     def used_bytes(self) -> int:
-        info = _tcp_info(self._http.sock if self._http is not None else None)
+        info = tcp_info(self._http.sock if self._http is not None else None)
         return 0 if info is None else info.used_bytes
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ class _Web:
 def _knock(where: str, place: str, port: int, tls: HubTls) -> tuple[Door, int]:
     door, used, sock = _open(where, place, port, tls)
     if sock is not None:
-        info = _tcp_info(sock)
+        info = tcp_info(sock)
         used = info.used_bytes if info else used
         sock.close()
     return door, used
@@ -299,30 +299,3 @@ def _is_number(host: str) -> bool:
             socket.inet_pton(family, host)
             return True
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class _TcpInfo:
-    min_rtt_ms: float
-    sent: int
-    sent_again: int
-    used_bytes: int
-
-
-_TCP_INFO = struct.Struct("=8B24I4Q6I")  # linux/tcp.h, struct tcp_info as far as tcpi_data_segs_out
-_HEADERS = 52  # IPv4 and TCP with time stamps
-
-
-def _tcp_info(sock: socket.socket | None) -> _TcpInfo | None:
-    if sock is None:
-        return None
-    try:
-        raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        values = _TCP_INFO.unpack(raw)
-    except (OSError, struct.error):
-        return None
-    numbers, wide, last = values[8:32], values[32:36], values[36:]
-    total_retrans = numbers[23]
-    acked, received = wide[2], wide[3]
-    segs_out, segs_in, _, min_rtt_us, _, data_segs_out = last
-    return _TcpInfo(min_rtt_us / 1000, data_segs_out, total_retrans, acked + received + _HEADERS * (segs_out + segs_in))

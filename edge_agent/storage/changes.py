@@ -106,6 +106,15 @@ class ProgressCame:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsultCost:
+    """What the link has carried for it so far, and at what price."""
+
+    consult: bytes
+    wire_bytes: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
 class AdviceCame:
     consult: bytes
     advice: wire.Advice
@@ -138,8 +147,8 @@ class ValueKept:
 
 Change = (
     ConsultOpened | MessageQueued | MessagesFreed | MessageSetAside | FileKept | FileForgotten | FileDelivered
-    | FileAsked | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard | ReplyFile
-    | ValueKept
+    | FileAsked | ConsultCost | DraftKept | DraftGone | CaseKept | ProgressCame | AdviceCame | AdviceWasHeard
+    | ReplyFile | ValueKept
 )  # fmt: skip
 
 
@@ -159,6 +168,8 @@ class Consult:
     complaints: tuple[str, ...] = ()
     urgency: str = "routine"
     received_at_ms: int = 0  # nothing of it was without the hub's receipt then
+    wire_bytes: int = 0
+    cost: float = 0.0  # in the currency of the kiosk's budget
     emergency: bool = False  # a call or note of it was one, whether or not that is at the hub already
 
 

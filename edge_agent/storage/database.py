@@ -97,6 +97,10 @@ _MIGRATIONS = (
     ALTER TABLE consult ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE outbox ADD COLUMN set_aside_at_ms INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE consult ADD COLUMN wire_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE consult ADD COLUMN cost REAL NOT NULL DEFAULT 0;
+    """,
     # Messages with the hub's receipt: kept on for a while, for a hub that is restored from an older backup.
     """
     CREATE TABLE freed (

@@ -41,6 +41,7 @@ from edge_agent.storage.changes import (
     CaseKept,
     Change,
     Consult,
+    ConsultCost,
     ConsultOpened,
     Contents,
     DraftGone,
@@ -132,10 +133,11 @@ class Store:
     def load(self) -> Contents:
         query = self._db.execute
         consults = [
-            Consult(*row[:8], tuple(row[8].split()), *row[9:11], emergency=bool(row[11]))
+            Consult(*row[:8], tuple(row[8].split()), *row[9:13], emergency=bool(row[13]))
             for row in query(
                 "SELECT id, opened_at_ms, opened_by, next_seq, saved_at_ms, seen_at_ms, closed_at_ms, patient,"
-                " complaints, urgency, received_at_ms, emergency FROM consult ORDER BY opened_at_ms DESC"
+                " complaints, urgency, received_at_ms, wire_bytes, cost, emergency FROM consult"
+                " ORDER BY opened_at_ms DESC"
             )
         ]
         open_ones = {row[0] for row in query("SELECT consult FROM outbox UNION SELECT consult FROM draft")}
@@ -469,6 +471,8 @@ class Store:
             case ProgressCame(consult, step, at_ms):
                 column = {"received": "received_at_ms", "seen": "seen_at_ms", "closed": "closed_at_ms"}[step]
                 run(f"UPDATE consult SET {column} = ? WHERE id = ?", (at_ms, consult))  # noqa: S608 -- of three names
+            case ConsultCost(consult, wire_bytes, cost):
+                run("UPDATE consult SET wire_bytes = ?, cost = ? WHERE id = ?", (wire_bytes, cost, consult))
             case AdviceCame(consult, advice):
                 run(
                     "INSERT OR IGNORE INTO advice (id, consult, given_by, given_at_ms, text, reply)"

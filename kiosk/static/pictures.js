@@ -1,5 +1,5 @@
 // The far picture on #far, and the kiosk's own on .own while a photo is taken. A frame is one byte of kind, one of
-// flags (1 = key frame), four of milliseconds, then the picture (kiosk/screen.py).
+// flags (1 = key frame, 2 = a still), four of milliseconds, then the picture (kiosk/screen.py).
 
 const HEADER_BYTES = 6;
 const FAR_VP8 = 1;
@@ -8,6 +8,7 @@ const OWN_JPEG = 3;
 const MAX_DECODING = 10; // further behind, the decoder starts anew at a key frame
 const KEY_FRAME_WAIT_MS = 1000;
 const STALE_MS = 6000; // a face that does not move for so long is none: the line has room for the voice alone
+const STILL_STALE_MS = 150_000; // of stills one may come a minute, and another may be left out
 
 /** "vp8" where the page can decode it, else "jpeg". */
 export async function picturesAs() {
@@ -29,6 +30,7 @@ export class Pictures {
   #drawn = 0; // the newest JPEG on the canvas: their decoding may end out of order
   #taken = 0;
   #stale = 0;
+  #staleMs = STALE_MS;
 
   constructor(far, askForKeyFrame) {
     this.#far = far;
@@ -40,6 +42,7 @@ export class Pictures {
     if (view.byteLength <= HEADER_BYTES) return;
     const kind = view.getUint8(0);
     const key = (view.getUint8(1) & 1) === 1;
+    if (kind !== OWN_JPEG) this.#staleMs = view.getUint8(1) & 2 ? STILL_STALE_MS : STALE_MS;
     const timeMs = view.getUint32(2);
     const data = new Uint8Array(buffer, HEADER_BYTES);
     if (kind === FAR_VP8) this.#decode(key, timeMs, data);
@@ -123,7 +126,7 @@ export class Pictures {
     if (canvas === this.#far) {
       document.body.dataset.far = "shown";
       clearTimeout(this.#stale);
-      this.#stale = setTimeout(() => delete document.body.dataset.far, STALE_MS);
+      this.#stale = setTimeout(() => delete document.body.dataset.far, this.#staleMs);
     } else canvas.dataset.shown = "";
   }
 }

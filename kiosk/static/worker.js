@@ -81,7 +81,13 @@ export function consults(view, now, local) {
             h("ul.list", { "data-key": "list" }, worker.consults.map((consult) => row(view, consult, consult === chosen))),
             chosen
               ? details(view, chosen)
-              : h("div.details.empty", { "data-key": "none" }, sign("list"), h("p", {}, words.choose_consult)),
+              : h(
+                  "div.details.empty",
+                  { "data-key": "none" },
+                  sign("list"),
+                  h("p", {}, words.choose_consult),
+                  worker.budget.map((line) => h("p.budget", { "data-test": "budget" }, line)),
+                ),
           ],
     ),
   ];
@@ -140,6 +146,7 @@ function details(view, consult) {
       h("span", {}, sign("clock"), when(view, consult.opened_at_ms)),
       h("span", {}, drawing(`u-${consult.urgency}`), words[`urgency_${consult.urgency}`]),
       consult.complaints.map((code) => h("span", {}, drawing(picture(code)), words[`complaint_${code}`] ?? code)),
+      consult.cost && h("span", { "data-test": "cost" }, sign("hub"), consult.cost),
     ),
     delivery(view, consult.step, consult.step_times),
     unsent(view, consult.unsent_since_ms),

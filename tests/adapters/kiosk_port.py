@@ -50,9 +50,9 @@ class Port:
         for changed in list(self._subscribers):
             changed(None)
 
-    def send(self, kind: PictureKind, key: bool, time_ms: int, data: bytes) -> None:
+    def send(self, kind: PictureKind, key: bool, time_ms: int, data: bytes, still: bool = False) -> None:
         for changed in list(self._subscribers):
-            changed(Picture(kind, key, time_ms, data))
+            changed(Picture(kind, key, time_ms, data, still))
 
     async def acted(self, do: str, value: str | None = None, count: int = 1) -> None:
         """Waits until the page has asked for this."""

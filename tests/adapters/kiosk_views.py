@@ -162,7 +162,8 @@ def times(step: Any, age: int) -> dict[Any, int]:
 
 
 def _worker(code: str) -> WorkerView:
-    words = Language.load(code).words
+    language = Language.load(code)
+    words = language.words
 
     def consult(number: int, patient: str, step: Any, complaints: tuple[str, ...], **fields: Any) -> ConsultView:
         return ConsultView(
@@ -180,6 +181,11 @@ def _worker(code: str) -> WorkerView:
         locks_at_ms=now_ms() + 97_000,
         unsent=1,
         unsent_since_ms=now_ms() - 600_000,
+        budget=(
+            language.budget_line("day", 17.2, 20),
+            language.budget_line("month", 180.4, 500),
+            language.held("day", ""),
+        ),
         consults=(
             consult(
                 1,
@@ -189,6 +195,7 @@ def _worker(code: str) -> WorkerView:
                 urgency="soon",
                 unsent_since_ms=now_ms() - 600_000,
                 set_aside=True,
+                cost="1.24 MB, 24.80 KES",
             ),
             consult(2, "17-198", "answered", ("diarrhoea", "fever", "child"), urgency="urgent", advice=(advice,)),
             consult(3, "", "received", ("cough",)),

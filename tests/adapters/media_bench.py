@@ -149,6 +149,10 @@ class MediaBench:
         """When the first frame of a kind came."""
         return next(at for at, frame in self.frames if isinstance(frame, kind))
 
+    def at_picture(self, number: int) -> float:
+        """When the far picture of that number, from 0, came."""
+        return [at for at, frame in self.frames if isinstance(frame, ipc.FarPicture)][number]
+
     async def connect(self, far: FarEnd, leg: int = 1, held: bool = False) -> None:
         self.send(ipc.StartCall(CALL, leg, (), held))
         offer = await self.expect(ipc.OfferMade, lambda frame: frame.leg == leg)

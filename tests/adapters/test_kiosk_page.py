@@ -461,13 +461,26 @@ async def test_vp8_is_decoded_and_shown(kiosk: Kiosk) -> None:
     assert await kiosk.page.evaluate("document.body.dataset.far") is None
 
 
+async def test_a_face_that_has_stopped_goes_and_a_still_stays_until_the_next(kiosk: Kiosk) -> None:
+    await kiosk.page.clock.install()
+    await kiosk.show(LIVE)
+    _, data = vp8([RED])[0]
+    for still, stays in ((True, True), (False, False)):
+        kiosk.port.send(PictureKind.FAR_VP8, True, 0, data, still)
+        await kiosk.page.wait_for_selector("body[data-far=shown]")
+        await kiosk.page.clock.fast_forward(100_000)
+        assert await kiosk.page.evaluate("document.body.dataset.far === 'shown'") == stays
+        await kiosk.page.clock.fast_forward(60_000)
+        assert await kiosk.page.evaluate("document.body.dataset.far") is None
+
+
 async def test_a_broken_frame_asks_for_a_key_frame_and_the_picture_comes_back(kiosk: Kiosk) -> None:
     await kiosk.show(LIVE)
     frames = vp8([RED, RED])
     kiosk.port.send(PictureKind.FAR_VP8, *([frames[0][0], 0, frames[0][1]]))
     await until_colour(kiosk.page, "#far", RED)
     kiosk.port.send(PictureKind.FAR_VP8, True, 67, b"\x10\x00\x00not vp8 at all")
-    await kiosk.port.acted("key_frame")
+    await kiosk.port.acted("key_frame", count=2)  # the first was the page's, when it was opened
     again = vp8([GREEN])
     kiosk.port.send(PictureKind.FAR_VP8, *([again[0][0], 134, again[0][1]]))
     await until_colour(kiosk.page, "#far", GREEN)

@@ -222,6 +222,16 @@ async def test_a_page_opened_in_a_call_asks_for_a_key_frame_once(url: str, port:
         assert sum(action.do == "key_frame" for action in port.actions) == 1
 
 
+async def test_a_page_opened_beside_a_still_asks_for_it(url: str, port: Port) -> None:
+    async with connect(ws(url), proxy=None) as page:
+        await page.send('{"do":"pictures_as","value":"vp8"}')
+        await port.acted("key_frame")
+        port.send(PictureKind.FAR_VP8, True, 9, b"still", still=True)
+        while not isinstance(frame := await asyncio.wait_for(page.recv(), 10), bytes):
+            pass  # the view
+        assert frame == b"\x01\x03\x00\x00\x00\x09still"
+
+
 async def test_pictures_come_in_the_form_that_every_open_page_can_show(url: str, port: Port) -> None:
     async with connect(ws(url), proxy=None) as one:
         await one.send('{"do":"pictures_as","value":"vp8"}')

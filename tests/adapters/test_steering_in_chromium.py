@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from edge_agent import ipc
@@ -35,6 +36,25 @@ SENDS = """async () => {
   const [width, frames] = [video?.frameWidth ?? 0, video?.framesSent ?? 0];
   return { width, frames, active, bps: maxBitrate, packets: audio.packetsSent, ptime, at: performance.now() };
 }"""
+
+
+GARBAGE = """() => {
+  const wide = [0x10, 0, 0, 0x9d, 1, 0x2a, 0xff, 0x3f, 0xff, 0x3f, 0];
+  let number = 250; // older than those that follow
+  leg.channel.send(new Uint8Array([9, 0, 0, 0, 1, 1]));
+  for (const still of [[..."RIFFabcdWEBPVP8X"], wide, [1], [..."\\x89PNG"], []]) {
+    const bytes = still.map((each) => (typeof each === "string" ? each.charCodeAt(0) : each));
+    leg.stills.channel.send(new Uint8Array([number++, 0, 0, 0, bytes.length, ...bytes]));
+  }
+  leg.stills.channel.send(new Uint8Array([9, 0xff, 0xff, 0xff, 0xff, 1]));
+  for (const channel of [leg.channel, leg.stills.channel]) channel.send("{");
+}"""
+
+
+def _decoded(frame: bytes) -> Any:
+    decoder: Any = av.CodecContext.create("libvpx", "r")
+    (picture,) = decoder.decode(av.Packet(frame))
+    return picture.to_ndarray(format="bgr24")
 
 
 async def sends(far: Browser) -> dict[str, Any]:
@@ -80,6 +100,52 @@ async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, 
         for text in ("{", "null", '{"video":{"bps":1e99,"height":120,"rate":5}}', '{"video":7,"voice":{"ms":1}}'):
             await far.page.evaluate("text => leg.channel.onmessage({ data: text })", text)
         assert (await sends(far))["bps"] == after["bps"]
+
+
+async def test_a_browser_sends_stills_where_the_link_carries_no_more(tmp_path: Path) -> None:
+    speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
+    page = tmp_path / "page"
+    page.mkdir()
+    shutil.copytree(JS, page / "js")
+    devices = {"camera": "synthetic", "microphone": "none", "speaker": "null", "board": "none"}
+    link = {"link": {"up_kbps": 32, "down_kbps": 32}}
+    async with (
+        browser(page, tmp_path / "doctor.wav") as far,
+        MediaBench(tmp_path, devices, settings=link).running() as bench,
+    ):
+        bench.send(ipc.StartCall(CALL, 1, (), held=True))
+        offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
+        bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(await far.page.evaluate(ANSWER, offer))))
+        await bench.expect(ipc.MediaConnected)
+        await far.page.wait_for_function(
+            "leg.channel.readyState === 'open' && leg.stills.channel.readyState === 'open'"
+        )
+        # What a page may send that is not ours: it ends nothing, and none of it is shown.
+        await far.page.evaluate(GARBAGE)
+        bench.send(ipc.Unhold(CALL))
+        await far.page.wait_for_function("leg.stills.order")
+        await far.page.evaluate(GARBAGE)
+        stills = await bench.expect_pictures(2, within_s=20)
+        bench.at(ipc.FirstSeen)
+        assert all(still.still and still.key and still.kind == "vp8" and len(still.data) <= 3000 for still in stills)
+        shown = [_decoded(still.data) for still in stills]
+        assert [picture.shape for picture in shown] == [(240, 320, 3)] * 2
+        assert shown[0].std() > 20, "the camera's picture, not black"
+        assert 3 <= bench.at_picture(1) - bench.at_picture(0) <= 9
+
+        # A camera that is switched off is told at once, and what was under way of the last still goes no further.
+        before = len(bench.frames)
+        await far.page.evaluate("leg.stills.track().enabled = false")
+        dark = (await bench.expect_pictures(1, within_s=4, after=before))[0]
+        assert _decoded(dark.data).max() < 40
+
+        # While the line rests, and when pictures move, nothing more of them goes.
+        for quiet in ("leg.rest(true)", """leg.rest(false), leg.channel.onmessage({ data: '{"video":null}' })"""):
+            await far.page.evaluate(quiet)
+            assert not await far.page.evaluate(
+                "new Promise(done => { leg.stills.channel = { readyState: 'open', bufferedAmount: 0,"
+                " send: () => done(true) }; setTimeout(() => done(false), 1500); })"
+            )
 
 
 async def test_a_sharp_photo_beside_a_call_on_a_thin_link(tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ def test_voice_alone_is_never_taken_for_too_much() -> None:
     assert browser.far.rate_bps >= 15e3
 
 
+def test_a_computer_that_is_late_for_long_is_no_queue() -> None:
+    """On a link that is free the voice is 150 ms late from the tenth second on."""
+    far, timestamp = FarLink(0.0, 400e3), 0
+    far.suppose(400e3)
+    lowest_bps = 400e3
+    for step in range(1000):
+        at = step * 0.060
+        timestamp += 2880
+        far.voice_arrived(timestamp, CLOCK_RATE, 148, at + (0.150 if step > 166 else 0.0))
+        lowest_bps = min(lowest_bps, far.rate_bps)
+        if at > 20.0:
+            assert far.rate_bps == 400e3
+    assert lowest_bps < 400e3, "it was looked into"
+
+
 def test_a_far_clock_that_jumps_and_an_outage_do_no_harm() -> None:
     far = FarLink(0.0, 100e3)
     now = 0.0

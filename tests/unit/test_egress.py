@@ -107,15 +107,17 @@ async def bench() -> Any:
     bench.egress.set_rate(None)  # what it sets is the process's
 
 
-def rtp(ssrc: int, seq: int, payload: bytes = bytes(60), timestamp: int = 0) -> bytes:
-    packet = RtpPacket(96, 1, seq, timestamp, ssrc, payload)
+def rtp(ssrc: int, seq: int, payload: bytes = bytes(60), timestamp: int = 0, marker: int = 1) -> bytes:
+    packet = RtpPacket(96, marker, seq, timestamp, ssrc, payload)
     return packet.serialize()
 
 
-def vp8(seq: int, *, key: bool = False, upper: bool = False, size: int = 400, starts: bool = True) -> bytes:
+def vp8(
+    seq: int, *, key: bool = False, upper: bool = False, size: int = 400, starts: bool = True, last: bool = True
+) -> bytes:
     descriptor = VpxPayloadDescriptor(int(starts), 0, picture_id=seq, tid=(int(upper), 0), tl0picidx=1)
     payload = bytes(descriptor) + bytes([0 if key else 1]) + bytes(size)
-    return rtp(PICTURES, seq, payload, timestamp=seq * 6000)
+    return rtp(PICTURES, seq, payload, timestamp=seq * 6000, marker=int(last))
 
 
 async def test_voice_overtakes_pictures_and_reports_do_too(bench: Bench) -> None:
@@ -285,6 +287,42 @@ async def test_where_losses_are_many_and_late_to_mend_what_others_are_built_on_i
     await asyncio.sleep(0.1)
     assert bench.names == ["picture 1", "picture 2", "again 901", "picture 3"]
     assert bench.left[2][0] - bench.left[0][0] >= 0.05
+
+
+async def test_of_a_still_the_last_packet_is_sent_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is lost no next picture tells the far end so for a minute."""
+    monkeypatch.setattr("edge_agent.media.egress.LAST_AGAIN_S", 0.05)
+    bench.egress.sends_stills = True
+    await bench.egress.send_rtp(vp8(1, last=False))
+    await bench.egress.send_rtp(vp8(2))
+    await bench.until(3)
+    bench.egress.sends_stills = False
+    await bench.egress.send_rtp(vp8(3))
+    await asyncio.sleep(0.1)
+    assert bench.names == ["picture 1", "picture 2", "again 902", "picture 3"]
+
+
+async def test_stills_leave_though_enough_seems_under_way(bench: Bench) -> None:
+    bench.egress.set_rate(24_000)
+    bench.egress.listener = listener = Listener()
+    listener.room = False
+    await bench.egress.send_rtp(vp8(1))
+    assert bench.names == []
+    bench.egress.sends_stills = True
+    await bench.egress.send_rtp(rtp(VOICE, 1))
+    await bench.until(2)
+    assert bench.names == ["voice 1", "picture 1"]
+
+
+async def test_a_still_is_coded_though_voice_leaves_little_and_no_two_wait(bench: Bench) -> None:
+    bench.egress.set_rate(24_000)
+    await bench.egress.send_rtp(rtp(VOICE, 1, bytes(600)))  # the link is busy with it for 0.2 s
+    began = time.monotonic()
+    await bench.egress.room_for_still()
+    assert time.monotonic() - began < 0.05
+    await bench.egress.send_rtp(vp8(1))
+    await bench.egress.room_for_still()
+    assert bench.names[-1] == "picture 1"
 
 
 async def test_a_packet_is_sent_again_when_its_last_copy_must_have_been_lost(bench: Bench) -> None:

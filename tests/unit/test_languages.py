@@ -11,7 +11,7 @@ from kiosk.language import FOLDER, Language, LanguageError, available
 from kiosk.screen import ConsultStep, DraftStep, Screen
 from tests.adapters.kiosk_views import COMPLAINTS
 
-TABLES = ("own_words", "titles", "details", "prompts", "presence", "notices")
+TABLES = ("own_words", "titles", "details", "prompts", "presence", "notices", "budget")
 MAY_BE_EMPTY = {("details", key) for key in ("live", "turns_hearing", "emergency", "advice", "worker")}
 
 

@@ -21,6 +21,7 @@ from edge_agent.core.outbox import (
     UNANSWERED,
     Freed,
     Outbox,
+    Priority,
     SendChunk,
     SendMessage,
     chunk_wire_bytes,
@@ -685,3 +686,32 @@ def test_the_thinnest_budget_still_moves_a_file():
             outbox.acknowledged(item, now)
         now = outbox.next_deadline(now) or pytest.fail("it is forgotten")
     assert now < 25
+
+
+def test_on_a_metered_link_less_urgent_files_wait_but_those_of_an_emergency():
+    photo, voice = manifest(10, b"p" * 32, role="photo"), manifest(10, b"v" * 32, seq=2)
+    urgent = manifest(10, b"e" * 32, consult=B, role="photo")
+    outbox = reached(photo, voice, urgent)
+    outbox.goes = lambda under_way: Priority.VOICE
+    drain(outbox)
+    for told in (photo, voice, urgent):
+        outbox.have(told.consult, told.body.digest, (), False, 0)
+    assert drain(outbox) == [SendChunk(A, b"v" * 32, 0, 10)]
+    outbox.emergency(B)
+    assert drain(outbox) == [SendChunk(B, b"e" * 32, 0, 10)]
+    outbox.goes = lambda under_way: Priority.CLIP
+    assert drain(outbox) == [SendChunk(A, b"p" * 32, 0, 10)]
+
+
+def test_beside_a_call_what_is_held_on_a_metered_link_sets_no_alarm():
+    photo = manifest(10, role="photo")
+    outbox = reached(photo)
+    outbox.set_budget(1000.0, 0)
+    drain(outbox)
+    outbox.acknowledged(SendMessage(photo.id), 0.1)
+    outbox.have(A, DIGEST, (), False, 0.1)
+    outbox.goes = lambda under_way: Priority.VOICE
+    assert drain(outbox, 0.1) == []
+    assert outbox.next_deadline(0.1) is None
+    outbox.goes = lambda under_way: Priority.CLIP
+    assert outbox.next_deadline(0.1) == pytest.approx(MESSAGE_WIRE_BYTES / 1000)

@@ -185,3 +185,17 @@ def test_whatever_is_lost_delayed_or_doubled_every_picture_can_be_decoded(data: 
         assert each.key or number == last + 1  # type: ignore[operator]
         assert last is None or number > last
         last = number
+
+
+def test_after_a_still_that_came_by_another_way_only_a_key_frame_goes_out() -> None:
+    assembler = PictureAssembler()
+    packets = stream(6, keys=(0, 4))
+    before = feed(assembler, packets[:6])
+    still = assembler.still(b"frame")
+    assert (still.key, still.still, still.data) == (True, True, b"frame")
+    assert assembler.wants_key_frame
+    after = feed(assembler, packets[6:])
+    assert numbers(before) == [0, 1]
+    assert numbers(after) == [4, 5]
+    times = [each.time_ms for each in (*before, still, *after)]
+    assert times == sorted(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from edge_agent.core.allocator import Allocator, Share
@@ -25,10 +26,12 @@ def test_pictures_as_the_link_carries_them() -> None:
     steering = Steering(thin.voice, 0.0)
     first = order(steering, thin, 0.0)
     assert first["video"] is None
+    assert first["still"] == {"every": 5, "bytes": 3000, "height": 240, "bps": 28720}
     assert first["voice"] == {"bps": 14000, "ms": 60, "hz": 16000, "fec": False, "dtx": True, "red": False}
     assert order(steering, thin, 1.0) is None, "it was told already"
     second = order(steering, middle, 10.0)
     assert middle.pictures is not None
+    assert "still" not in second
     assert second["video"] == {"bps": middle.pictures.bps, "height": 240, "rate": 15.0}
     assert second["voice"]["ms"] == 20
 
@@ -49,6 +52,14 @@ def test_while_held_nobody_hears_a_change() -> None:
     steering.order(thin, 0.0)
     assert order(steering, good, 0.1, held=True)["voice"]["bps"] == 32000
     assert order(steering, share(256), 0.2, held=True) is not None
+
+
+def test_stills_once_the_call_is_heard_and_their_pace_when_it_has_moved() -> None:
+    steering = Steering(share(24).voice, 0.0)
+    assert "still" not in order(steering, share(24), 0.0, held=True)
+    assert order(steering, share(24), 0.1)["still"] == {"every": 60, "bytes": 3000, "height": 240, "bps": 21040}
+    assert steering.order(replace(share(24), rate_bps=24_900), 0.2) is None
+    assert order(steering, replace(share(24), rate_bps=28_000), 0.3)["still"]["bps"] == 24_880
 
 
 def test_the_ceiling_leaves_room_for_what_was_asked_for() -> None:

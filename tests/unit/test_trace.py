@@ -57,7 +57,7 @@ def test_what_was_kept_is_replayed_as_it_was() -> None:
     assert [share for _, share in story.lost()] == pytest.approx([0.02] * 20, abs=0.004)
     assert max(bps for _, bps in story.sent_bps()) > 50_000
     assert story.decisions[0].voice_bps > 0
-    assert "pictures 120 lines at 6.00/s" in told(story)
+    assert "pictures 120 lines at 7.50/s" in told(story)
     assert svg(story).count("<polyline") == 5
 
 

@@ -130,7 +130,8 @@ export function words(call, phase, status, localNow) {
     if (status.soundBlocked) return "The browser keeps the sound off – press anywhere to hear the patient";
     if (status.deaf) return "You hear the kiosk, but it does not hear you – trying again";
     if (!call.kioskOnline) return "The call goes on; the kiosk's line to the hub is down";
-    return status.noPicture ? "Sound only – no picture arrives" : "";
+    const fewPictures = status.line?.picturesUp === "stills"; // the last one stays until the next
+    return status.noPicture && !fewPictures ? "Sound only – no picture arrives" : "";
   }
   if (phase === "calling") {
     if (call.talking) return "The patient has answered – connecting…";

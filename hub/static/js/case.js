@@ -101,6 +101,7 @@ function note(shown, now) {
     ],
     ["Opened", clockTime(card.opened_at, now)],
     shown.entered_by && ["Entered by", shown.entered_by],
+    shown.link_bytes > 0 && ["The kiosk's link", linkUse(shown)],
   ].filter(Boolean);
   return h(
     "section",
@@ -159,4 +160,10 @@ function callText(call) {
   const by = !call.by_doctor && call.doctor ? (call.outcome === "answered" ? ` by ${call.doctor}` : `, ${call.doctor}`) : "";
   const length = call.answered_at && call.ended_at ? `, ${duration(call.ended_at - call.answered_at)}` : "";
   return `${from}: ${outcome}${by}${length}`;
+}
+
+/** What a consult took of a link that is paid for by the byte. */
+function linkUse({ link_bytes: bytes, link_cost: cost, link_currency: currency }) {
+  const used = `${(bytes / 1_000_000).toFixed(2)} MB`;
+  return cost > 0 ? `${used}, ${cost.toFixed(2)} ${currency}`.trim() : used;
 }

@@ -11,9 +11,11 @@ const SOON_MS = 10 * 60_000; // a line that is away for so long is not yet news
 const RENEWED_BEFORE_MS = 29 * 86_400_000; // of its end, if all is well: then a certificate has 30 days left
 
 /**
+ * @typedef {{at_ms: number, day_bytes: number, month_bytes: number, day_limit: number, month_limit: number,
+ *   month_cost: number, currency: string, held: string, held_until_ms: number}} Spent
  * @typedef {{kiosk: string, site: string, joined_at: number, online: boolean, last_seen: number, software: string,
  *   missing: string[], warnings: string[], clock_trusted: boolean, language: string, certificate_until: number,
- *   asking: import("./approvals.js").Asking[]}} KioskCard
+ *   asking: import("./approvals.js").Asking[], spent: Spent?}} KioskCard
  */
 
 /** @param {import("./office.js").OfficeState} state @param {any} actions @param {number} now */
@@ -57,6 +59,7 @@ function kioskTable(kiosks, state, actions, now) {
 }
 
 function kioskRow(card, state, actions, now) {
+  const { spent } = card;
   const wrong = [...card.missing.map(missingLabel), ...card.warnings.map(warningLabel)];
   if (card.online && !card.clock_trusted) wrong.push("its clock is not set");
   if (late(card, now)) wrong.push(card.certificate_until > now ? "its certificate is not renewed" : "its certificate has run out");
@@ -69,7 +72,12 @@ function kioskRow(card, state, actions, now) {
       {},
       h("span", { class: card.online ? "with-icon online" : "with-icon offline" }, icon(card.online ? "link" : "linkOff"), seen(card, now)),
     ),
-    h("td", {}, wrong.length ? h("span", { class: "with-icon offline" }, icon("alert"), wrong.join(", ")) : h("span", { class: "quiet" }, "nothing")),
+    h(
+      "td",
+      {},
+      wrong.length ? h("span", { class: "with-icon offline" }, icon("alert"), wrong.join(", ")) : h("span", { class: "quiet" }, "nothing"),
+      spent && h("div", { class: "quiet", "data-test": "spent", title: `as of ${clockTime(spent.at_ms, now)}` }, spentText(spent, now)),
+    ),
     h("td", { class: "number" }, card.certificate_until ? `until ${day(card.certificate_until, now)}` : h("span", { class: "offline" }, "revoked")),
     h("td", { title: `joined ${clockTime(card.joined_at, now)}` }, card.software || "–"),
     h("td", { class: "row-actions" }, rowActions(card, state, actions)),
@@ -89,6 +97,21 @@ function rowActions(card, state, actions) {
     may("invite_kiosks") && h("button", { type: "button", key: "replace", disabled: state.busy, title: "A code with which another device takes this kiosk's place", onclick: () => actions.invite({ kiosk: card.kiosk }), "data-test": "replace" }, "New hardware"),
     may("revoke_kiosks") && card.certificate_until > 0 && h("button", { type: "button", key: "revoke", disabled: state.busy, onclick: () => actions.ask(card.kiosk), "data-test": "revoke" }, "Revoke"),
   ];
+}
+
+const MB = 1_000_000;
+const megabytes = (bytes, limit) => `${(bytes / MB).toFixed(1)}${limit ? ` of ${(limit / MB).toFixed(1)}` : ""} MB`;
+const HELD = { cheap_hours: "until sending is cheap", day: "until tomorrow", month: "until next month" };
+
+/** What a metered link has carried. */
+function spentText(spent, now) {
+  const parts = [
+    `${megabytes(spent.day_bytes, spent.day_limit)} today`,
+    `${megabytes(spent.month_bytes, spent.month_limit)} this month`,
+  ];
+  if (spent.month_cost > 0) parts.push(`${spent.month_cost.toFixed(2)} ${spent.currency}`.trim());
+  if (spent.held) parts.push(`photos wait ${spent.held_until_ms ? `until ${clockTime(spent.held_until_ms, now)}` : HELD[spent.held]}`);
+  return parts.join(", ");
 }
 
 const seen = (card, now) => (card.online ? "online" : card.last_seen ? `last seen ${ago(card.last_seen, now)}` : "never seen");

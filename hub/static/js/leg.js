@@ -10,11 +10,15 @@
  *   picturesDown: string, whyUp: string, whyDown: string}} Line
  */
 
+import { StillSender } from "./still.js";
+
 // What the kiosk tells over a data channel of the call (`edge_agent/core/steering.py`): how the pictures and the voice are
 // to be sent, so that they fit its link. Until it has said so no pictures go.
 const CHANNEL = { label: "link", id: 0 };
+const STILLS = { label: "stills", id: 1 };
 const FIELDS = {
   video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
+  still: { every: [1, 600], bytes: [500, 20_000], height: [16, 480], bps: [1000, 1e6] },
   voice: { bps: [6000, 510_000], ms: [10, 120], hz: [8000, 48_000], fec: [0, 1], dtx: [0, 1], red: [0, 1] },
   all: { most: [0, 1e6] },
 };
@@ -61,6 +65,12 @@ export class Leg {
     this.channel = this.pc.createDataChannel(CHANNEL.label, { negotiated: true, id: CHANNEL.id });
     this.channel.binaryType = "arraybuffer";
     this.channel.onmessage = ({ data }) => (typeof data === "string" ? this.#obey(data) : this.photo?.take(data));
+    const stills = this.pc.createDataChannel(STILLS.label, { negotiated: true, id: STILLS.id, ordered: false, maxRetransmits: 0 });
+    this.stills = new StillSender(stills, {
+      track: () => this.#sender("video")?.track ?? null,
+      voice: () => this.#voiceSent(),
+      isQuiet: () => this.rests || this.breathHeld || this.picturesHeld || this.pc.connectionState !== "connected",
+    });
     this.pc.onicecandidate = () => {
       if (!this.sdp || this.pc.localDescription.sdp === this.sdp) return;
       this.sdp = this.pc.localDescription.sdp;
@@ -167,11 +177,13 @@ export class Leg {
     } catch {
       return console.warn("an order that is none");
     }
+    if (Array.isArray(order?.got)) this.stills.told(order.got);
     if (order?.photo === 0) this.photo?.fail();
     if (Array.isArray(order?.line)) this.line = lineOf(order.line) ?? this.line;
     if (order?.video === null || isOrder(order?.video, FIELDS.video)) {
       this.video = order.video;
       void this.#apply();
+      this.stills.obey(this.video === null && isOrder(order.still, FIELDS.still) ? order.still : null);
     }
     const all = { most: order?.most ?? 0 };
     const described = JSON.stringify([order?.voice, all]);
@@ -228,11 +240,28 @@ export class Leg {
     }
   }
 
+  /** @param {Kind} kind */
+  #sender(kind) {
+    return this.pc.getTransceivers().find(({ receiver }) => receiver.track.kind === kind)?.sender;
+  }
+
+  /** Since the start, without what is around RTP. */
+  async #voiceSent() {
+    const sent = { bytes: 0, packets: 0 };
+    for (const report of (await this.#sender("audio").getStats()).values()) {
+      if (report.type !== "outbound-rtp") continue;
+      sent.bytes += report.bytesSent + (report.headerBytesSent ?? 0);
+      sent.packets += report.packetsSent;
+    }
+    return sent;
+  }
+
   fail() {
     this.failedAt ||= performance.now();
   }
 
   close() {
+    this.stills.close();
     this.pc.onconnectionstatechange = this.pc.onicecandidate = null;
     this.pc.close();
   }

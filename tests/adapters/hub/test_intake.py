@@ -12,8 +12,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edge_agent.core import wire
-from hub.records import CaseFile, Consult, Event, Uplink
+from hub.records import CaseFile, Consult, Event, Kiosk, Uplink
 from tests.adapters.hub.rig import Hub, TestKiosk, now_ms
+from tests.e2e.program import until
 
 NOTE = wire.CaseNote("worker-1", 1, "urgent", ("fever", "cough"), "Hot for three days.", "P. 12")
 
@@ -352,3 +353,19 @@ class TestFullDisk:
             await kiosk.receipt(waiting)
             await kiosk.until(wire.Have, lambda have: have.digest == digest and have.complete)
         assert hub.do(lambda session: session.scalar(select(func.count()).select_from(CaseFile))) == 1
+
+
+async def test_what_a_consult_took_of_a_metered_link_is_shown_with_it_and_nobody_tells_of_another_s(hub: Hub):
+    async with hub.kiosk("hill-1") as kiosk, hub.kiosk("river-2") as other, hub.doctor("anna") as doctor:
+        await kiosk.online()
+        await other.online()
+        consult = wire.new_consult_id()
+        await kiosk.receipt(await kiosk.say(NOTE, consult, 1))
+        told = wire.Spent(2_000_000, 3_000_000, month_cost=60.0, currency="KES", consults=((consult, 1_240_000, 24.8),))
+        await kiosk.say(told)
+        await until(lambda: hub.do(lambda session: session.get(Kiosk, "hill-1").spent), 10, "it is told")
+        lie = ((consult, 9, 9.0), (wire.new_consult_id(), 9, 9.0))
+        await other.say(msgspec.structs.replace(told, consults=lie))
+        await until(lambda: hub.do(lambda session: session.get(Kiosk, "river-2").spent), 10, "the other one's too")
+        case = await doctor.case(consult)
+        assert (case["link_bytes"], case["link_cost"], case["link_currency"]) == (1_240_000, 24.8, "KES")

@@ -22,6 +22,7 @@ import cv2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
+from edge_agent.core import wire
 from edge_agent.core.joining import Waiting, split_link
 from edge_agent.discovery import HubAddress
 from edge_agent.identity import Identity
@@ -144,6 +145,7 @@ async def test_kiosks_and_codes_for_new_ones(hub: Hub, browser: Browser, tmp_pat
     async with desk(hub, browser) as tech, hub.kiosk("hill-1") as kiosk, hub.kiosk("river-2") as second:
         await kiosk.online(software="0.1.0", missing=("camera",), warnings=("disk_low",))
         await second.online(software="0.1.0", language="sw")
+        await second.say(wire.Spent(17_240_000, 180_400_000, 20_000_000, 0, 3608.0, "KES", "day", 0))
         async with hub.doctor("anna") as doctor:
             for each in (kiosk, second):
                 _consult, call = await each.press()
@@ -151,6 +153,9 @@ async def test_kiosks_and_codes_for_new_ones(hub: Hub, browser: Browser, tmp_pat
         await tech.sign_in("tech")
         await expect(tech.part("kiosk")).to_have_count(2)
         await expect(tech.part("kiosk").first).to_contain_text("no camera, the kiosk's disk is nearly full")
+        await expect(tech.part("spent")).to_have_text(
+            "17.2 of 20.0 MB today, 180.4 MB this month, 3608.00 KES, photos wait until tomorrow"
+        )
         await expect(tech.part("office-tab-accounts")).to_have_count(0)
         await tech.part("invite-site").fill("Clinic by the River")
         await tech.part("invite-count").fill("2")

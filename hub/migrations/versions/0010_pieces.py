@@ -4,8 +4,8 @@ had, once it was restored."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008_pieces"
-down_revision = "0007_renditions"
+revision = "0010_pieces"
+down_revision = "0009_spent"
 
 
 def upgrade() -> None:
