@@ -392,7 +392,9 @@ class Agent:
             in_turns = state is State.TURNS
             pace_bps = turns_pacing_bps(self._link_bps) if in_turns else None
             self.hub.link.pace(pacing_bps(self._link_bps) if state is State.LIVE else pace_bps)
-            self.hub.link.bound_window(turns_window_bytes(self._link_bps) if in_turns else None)
+            window = turns_window_bytes(self._link_bps) if in_turns else None
+            self.hub.link.bound_window(window)
+            self.hub.link.limit_timeouts(in_turns and window is None)
 
     def _link_measured(self, up_bps: float) -> None:
         if abs(up_bps - self._link_bps) > LINK_MOVED * self._link_bps:
