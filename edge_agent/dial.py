@@ -22,6 +22,7 @@ UNREACHABLE_AGAIN_S = 0.25  # there is no route: asking costs nothing, and one m
 MOST_ATTEMPTS = 6  # that are open at one time
 _LOOK_S = 0.1  # how soon a change of `hurried`, or a name found, is seen
 _SO_MAX_PACING_RATE, _UNPACED = 47, 0xFFFFFFFF  # Linux, bytes a second; the socket module has no name for it
+_TCP_RTO_MAX_MS, _USUAL_TIMEOUT_S = 44, 120.0  # linux/tcp.h
 _RECEIVE_BUFFER_BYTES = 65_536  # also for what the kernel keeps around each packet
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
@@ -85,6 +86,13 @@ def bound_window(sock: socket.socket, size_bytes: int) -> None:
     """No more than that is under way from the far end, from the next `size_bytes` on that it sends."""
     with contextlib.suppress(OSError):  # closed meanwhile
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
+
+
+def limit_timeouts(sock: socket.socket, seconds: float | None) -> None:
+    """From now on TCP waits no longer than that before it sends what is lost once more, at least a second; None: as
+    long as it will, twice as long each time. Linux before 6.15 has no word for it and goes on as before."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, round(1000 * (seconds or _USUAL_TIMEOUT_S)))
 
 
 class _Attempts:

@@ -29,7 +29,7 @@ from edge_agent.clock import KioskClock
 from edge_agent.config import KioskSettings
 from edge_agent.core import wire
 from edge_agent.core.split import segment_bytes, window_bytes
-from edge_agent.dial import Dialler, bound_window, pace
+from edge_agent.dial import Dialler, bound_window, limit_timeouts, pace
 from edge_agent.identity import Identity
 from edge_agent.sealing import Sealing
 from edge_agent.tcp_info import tcp_info
@@ -48,8 +48,10 @@ MOVED_HURRY_S = 10.0  # after a change of addresses or routes
 DEAD_AFTER_S = 20.0  # TCP alone goes on for minutes, and after an outage says nothing for as long again (RFC 6298, 5.5)
 REFUSED_PAUSE_S = 30.0  # nothing will change before a person does something
 CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
+LOSSY_TIMEOUT_S = 1.5
 TCP_THIN_LINEAR_TIMEOUTS = 16  # tcp.h; a third of the packets may be lost while a call goes in turns
 STEADY_S = 30.0  # connected this long, the pauses begin anew
+IN_FLIGHT = 40  # unacknowledged publications that the broker may send us
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
 # Some brokers say that another took the session over, others (mosquitto 2.0) just close. A broker that restarts, or a
@@ -123,6 +125,7 @@ class HubLink:
         self._window_bytes = self._usual_window_bytes
         self._dialler = Dialler(self._hurried, segment_bytes(narrow_bps), self._usual_window_bytes)
         self._pace_bps: float | None = None
+        self._timeout_s: float | None = None
         self._heard_at = 0.0
         self._own_address = ""  # of the last connection
         self._network_changed_at = -math.inf
@@ -193,6 +196,17 @@ class HubLink:
             self._window_bytes = size_bytes or self._usual_window_bytes
             if self._client is not None:
                 self._bound_socket(self._client)
+
+    def limit_timeouts(self, limited: bool) -> None:
+        """Where much is lost, TCP's own waiting is what a turn waits for."""
+        self._timeout_s = LOSSY_TIMEOUT_S if limited else None
+        if self._client is not None:
+            self._limit_socket(self._client)
+
+    def _limit_socket(self, client: paho.Client) -> None:
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            limit_timeouts(sock, self._timeout_s)
 
     def _bound_socket(self, client: paho.Client) -> None:
         sock = client.socket()
@@ -347,6 +361,7 @@ class HubLink:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = MAX_PACKET_BYTES
+        properties.ReceiveMaximum = IN_FLIGHT
         client.connect(
             self._host, self._port, keepalive=self._settings.keepalive_s, clean_start=False, properties=properties
         )
@@ -422,6 +437,7 @@ class HubLink:
         self._loop.call_later(STEADY_S, self._steady, client)
         self._pace_socket(client)
         self._bound_socket(client)
+        self._limit_socket(client)
         self._listener.link_up(moved)
 
     def _steady(self, client: paho.Client) -> None:

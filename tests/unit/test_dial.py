@@ -185,6 +185,19 @@ def test_the_far_end_may_have_no_more_under_way_than_the_window(server: socket.s
             assert 1800 < window_bytes() <= 4096
 
 
+def test_timeouts_are_bounded_where_the_kernel_can(server: socket.socket) -> None:
+    with Dialler(lambda: True).dial("127.0.0.1", server.getsockname()[1], 5.0) as sock:
+        try:
+            usual_ms = sock.getsockopt(socket.IPPROTO_TCP, dial._TCP_RTO_MAX_MS)
+        except OSError:
+            dial.limit_timeouts(sock, 1.5)  # says nothing
+            pytest.skip("Linux before 6.15 cannot")
+        dial.limit_timeouts(sock, 1.5)
+        assert sock.getsockopt(socket.IPPROTO_TCP, dial._TCP_RTO_MAX_MS) == 1500
+        dial.limit_timeouts(sock, None)
+        assert sock.getsockopt(socket.IPPROTO_TCP, dial._TCP_RTO_MAX_MS) == usual_ms
+
+
 def test_a_burst_is_stretched(server: socket.socket) -> None:
     with Dialler(lambda: False, 536).dial("127.0.0.1", server.getsockname()[1], 5.0) as sock:
         far, _ = server.accept()
