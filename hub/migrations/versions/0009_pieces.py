@@ -4,8 +4,8 @@ had, once it was restored."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010_pieces"
-down_revision = "0009_spent"
+revision = "0009_pieces"
+down_revision = "0008_spent"
 
 
 def upgrade() -> None:
