@@ -137,9 +137,11 @@ class Agent:
         self._view_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._offering: set[asyncio.Task[None]] = set()
         self._gestures = ButtonGestures((EMERGENCY_HOLD_S, CANCEL_HOLD_S))
 
         contents = store.store.load()
+        self._hub_epoch = contents.values.get("hub_epoch", b"")  # of the hub's restore that was answered last
         self.clock = KioskClock(contents.values.get("clock", b""))
         self.records = Records(contents, self.clock.stamp)
         self.media = MediaProcess(media_argv, settings.state_dir / "run", self)
@@ -521,7 +523,7 @@ class Agent:
         ]
         self._last_receipt_ms = self.wall_ms()
         last = ValueKept("last_receipt", b"%d" % self._last_receipt_ms)
-        self.commit([MessagesFreed(freed.messages), *delivered, *whole, last], _nothing)
+        self.commit([MessagesFreed(freed.messages, self._last_receipt_ms), *delivered, *whole, last], _nothing)
         self._tell_set_aside()
         status = self.machine.status
         if status.state is State.SAVED and not self.delivery.waits_in(status.consult) and self.sounds.silent:
@@ -894,6 +896,26 @@ class Agent:
         self.tell_call(events.HubReached())
         self.delivery.reached()
         self.downlink.reached()
+
+    def hub_went_back(self, epoch: bytes, since_ms: int) -> None:
+        if epoch != self._hub_epoch:
+            self._hub_epoch = epoch
+            task = asyncio.get_running_loop().create_task(self._offer_again(epoch, since_ms))
+            self._offering.add(task)
+            task.add_done_callback(self._offering.discard)
+
+    async def _offer_again(self, epoch: bytes, since_ms: int) -> None:
+        """Killed on the way, it is done again: what waits once more is in the store, and the epoch is noted last."""
+        await self._journal.flush(FLUSH_S)
+        try:
+            messages = await self.store.run(self.store.store.take_back, since_ms)
+        except StoreError as error:
+            self._hub_epoch = b""
+            self.store_failed(error)
+            return
+        log.info("hub was restored, offered again messages=%d", len(messages))
+        self.delivery.add(*messages)
+        self.commit([ValueKept("hub_epoch", epoch)], _nothing)
 
     def hub_is_new(self, other_release: bool) -> None:
         self.delivery.hub_is_new(other_release)

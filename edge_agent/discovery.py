@@ -5,6 +5,7 @@ Gives addresses and nothing more: anybody can answer. Whom to trust is in the co
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections.abc import Sequence
@@ -30,15 +31,19 @@ class HubAddress(NamedTuple):
 def find_hubs(
     timeout_s: float = FIRST_ANSWER_S, interfaces: Sequence[str] | InterfaceChoice = InterfaceChoice.All
 ) -> list[HubAddress]:
-    """In the order in which they answered; empty when none does in `timeout_s`. Blocks. Raises OSError without any
-    network."""
+    """In the order in which they answered, but link-local addresses last: a kiosk keeps the one it joined at. Empty
+    when none answers in `timeout_s`. Blocks. Raises OSError without any network."""
     found = _Found()
     with Zeroconf(interfaces=interfaces) as zeroconf:
         browser = ServiceBrowser(zeroconf, SERVICE_TYPE, listener=found)
         if found.first.wait(timeout_s):
             time.sleep(FURTHER_ANSWERS_S)
         browser.cancel()
-    return list(dict.fromkeys(found.addresses))
+    return sorted(dict.fromkeys(found.addresses), key=lambda each: _is_link_local(each.host))
+
+
+def _is_link_local(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_link_local
 
 
 class _Found(ServiceListener):

@@ -37,6 +37,9 @@ class HubOwner(Protocol):
 
     def hub_lost(self) -> None: ...
 
+    def hub_went_back(self, epoch: bytes, since_ms: int) -> None:
+        """It was restored from a backup of then; said each time that it is met."""
+
     def hub_is_new(self, other_release: bool) -> None:
         """One of its processes has started anew, or was not seen before; after `hub_reached`."""
 
@@ -191,6 +194,8 @@ class HubSide:
         else:
             self._hubs[hub] = body.session
         self._hubs_changed()
+        if body.online and body.epoch:
+            self._owner.hub_went_back(body.epoch, body.lost_since_ms)
         if body.online and session is not None and session != body.session:
             log.info("hub came anew process=%s", hub)
             self._ask_time()

@@ -51,6 +51,7 @@ CERTIFICATE_PAUSE_S = 300.0  # or until there is a newer one
 LOSSY_TIMEOUT_S = 1.5
 TCP_THIN_LINEAR_TIMEOUTS = 16  # tcp.h; a third of the packets may be lost while a call goes in turns
 STEADY_S = 30.0  # connected this long, the pauses begin anew
+IN_FLIGHT = 40  # unacknowledged publications that the broker may send us
 MAX_PACKET_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 
 # Some brokers say that another took the session over, others (mosquitto 2.0) just close. A broker that restarts, or a
@@ -360,6 +361,7 @@ class HubLink:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = MAX_PACKET_BYTES
+        properties.ReceiveMaximum = IN_FLIGHT
         client.connect(
             self._host, self._port, keepalive=self._settings.keepalive_s, clean_start=False, properties=properties
         )

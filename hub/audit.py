@@ -1,8 +1,8 @@
 """The audit log: who did what, when, to which case, in a chain of hashes that shows every later change.
 
 Entries hold ids alone, no names, no words of a patient. `append` works in the caller's transaction, so there is no
-action without its entry and no entry without its action. Triggers in the database refuse to change or remove an entry;
-against whoever gets around them there is the chain:
+action without its entry and no entry without its action; they are chained as they are flushed, many at once. Triggers
+in the database refuse to change or remove an entry; against whoever gets around them there is the chain:
 
     hash = SHA-256( previous hash ‖ JSON [seq, at, who, what, about] ), where before the first are 32 zero bytes
 
@@ -24,15 +24,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from hub.records import AuditEntry, AuditHead, Doctor
 
 FIRST_HASH = "0" * 64
 PAGE_ENTRIES = 100
-_HEAD = re.compile(r"(?:(\d{1,18}):)?([0-9a-f]{64})")
+_NOTED = re.compile(r"(?:(\d{1,18}):)?([0-9a-f]{64})")
 _HEAD_ID = 1
+_HEAD = "audit head"  # in `Session.info`
 
 
 class ChainBroken(ValueError):
@@ -53,16 +54,26 @@ EMPTY = Head(0, FIRST_HASH)
 
 def append(session: Session, now_ms: int, who: str, what: str, *about: str) -> None:
     """Add an entry in this transaction."""
-    session.flush()
-    last = session.get(AuditHead, _HEAD_ID, with_for_update=True)
+    session.add(AuditEntry(at=now_ms, who=who, what=what, about=" ".join(filter(None, about))))
+
+
+@event.listens_for(Session, "before_flush")
+def _chain(session: Session, _context: object, _instances: object) -> None:
+    """Entries get their numbers and hashes in the order in which they were appended."""
+    entries = [entry for entry in session.new if isinstance(entry, AuditEntry)]
+    if not entries:
+        return
+    last: AuditHead | None = session.info.get(_HEAD)  # held by this transaction once it is read
+    if last is None or last not in session:
+        last = session.get(AuditHead, _HEAD_ID, with_for_update=True)
     if last is None:
         last = AuditHead(id=_HEAD_ID, seq=0, hash=FIRST_HASH)
         session.add(last)
-    entry = AuditEntry(seq=last.seq + 1, at=now_ms, who=who, what=what, about=" ".join(filter(None, about)))
-    entry.hash = chained(last.hash, entry)
-    last.seq, last.hash = entry.seq, entry.hash
-    session.add(entry)
-    session.flush()
+    session.info[_HEAD] = last
+    for entry in entries:
+        entry.seq = last.seq + 1
+        entry.hash = chained(last.hash, entry)
+        last.seq, last.hash = entry.seq, entry.hash
 
 
 def account(doctor: Doctor | int) -> str:
@@ -80,13 +91,14 @@ def chained(previous_hash: str, entry: AuditEntry) -> str:
 
 
 def head(session: Session) -> Head:
+    session.flush()
     last = session.get(AuditHead, _HEAD_ID)
     return EMPTY if last is None else Head(last.seq, last.hash)
 
 
 def parse_head(text: str) -> Head:
     """As `verify` printed it, with or without its number (then 0). Raises ValueError."""
-    match = _HEAD.fullmatch(text.strip().lower())
+    match = _NOTED.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError("a head is NUMBER:HASH, as `teleconsult hub audit verify` prints it")
     return Head(int(match[1] or 0), match[2])

@@ -32,6 +32,7 @@ from hub.config import BrokerSection, HubSettings
 _ROUNDS = 101
 _SALT_BYTES = 12
 _MAX_QUEUED_MESSAGES = 1000  # a client: the rest is in its sender's store
+_MAX_IN_FLIGHT = 256  # to the hub; a kiosk asks for fewer
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 
 # For mosquitto, which has no words for it: session tickets of 32 bytes that name a session in the
@@ -122,7 +123,7 @@ def configuration(settings: HubSettings, user: str) -> str:
         f"message_size_limit {wire.MAX_MESSAGE_BYTES}",
         f"max_queued_messages {_MAX_QUEUED_MESSAGES}",
         f"max_queued_bytes {_MAX_QUEUED_BYTES}",
-        "max_inflight_messages 40",
+        f"max_inflight_messages {_MAX_IN_FLIGHT}",
         "persistent_client_expiration 14d",
         "max_keepalive 1200",
         "log_dest stderr",

@@ -63,12 +63,18 @@ def own_consult(session: Session, kiosk: str, consult: str, now_ms: int) -> Cons
     """
     row = session.get(Consult, consult)
     if row is None:
-        known_kiosk(session, kiosk, now_ms)
-        row = Consult(id=consult, kiosk_id=kiosk, arrived_at=now_ms, opened_at=now_ms)
-        session.add(row)
+        row = begin(session, kiosk, consult, now_ms)
         session.flush()
     if row.kiosk_id != kiosk:
         raise ForeignConsult(consult)
+    return row
+
+
+def begin(session: Session, kiosk: str, consult: str, now_ms: int) -> Consult:
+    """A new one; flushed by the caller."""
+    known_kiosk(session, kiosk, now_ms)
+    row = Consult(id=consult, kiosk_id=kiosk, arrived_at=now_ms, opened_at=now_ms)
+    session.add(row)
     return row
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import segno
 from cryptography.hazmat.primitives import hashes
@@ -24,6 +24,7 @@ from edge_agent.core.findings import GROUP_NAMES, Verdict
 from edge_agent.core.joining import join_link
 from edge_agent.core.release import ReleaseError
 from hub import accounts, app, audit, enrol
+from hub import backup as backups
 from hub.authority import Ca
 from hub.config import HubSettings, read_hub_settings
 from hub.courier import CourierIntake
@@ -31,9 +32,11 @@ from hub.database import Database
 from hub.enrol import Enrolment
 from hub.invitation_sheet import make_sheet
 from hub.keys import AuthorityError
+from hub.mqtt import software
 from hub.records import Approval, AuditEntry, Doctor, Kiosk
 from hub.releases import Releases, Stage
 from hub.roles import Role
+from hub.sealing import ask_again
 
 
 class CourierStick(Protocol):
@@ -80,6 +83,16 @@ def add_arguments(
     action("run", _run, "Run the hub until it is stopped.")
     brought = action("import", _import, "Take in what a courier's stick has brought, and put the answers on it.")
     brought.add_argument("folder", type=Path, metavar="FOLDER", help="where the stick is mounted")
+    backup = action("backup", _backup, "Write all that the hub keeps to a file, beside a running hub or without one.")
+    backup.add_argument(
+        "file", metavar="FILE", help="patients' data in the clear; - for standard output, to encrypt it"
+    )
+    restored = action("restore", _restore, "Put a backup back, on a machine without a hub.")
+    restored.add_argument("file", metavar="FILE", help="- for standard input")
+    again = action(
+        "ask-again", _ask_again, "After a restore by other means: have kiosks send again what they still hold."
+    )
+    again.add_argument("--since", type=_day, required=True, metavar="YYYY-MM-DD", help="when that backup was made")
     invite = action("invite", _invite, "Print codes with which kiosks join, each good once and for 14 days.")
     what = invite.add_mutually_exclusive_group(required=True)
     what.add_argument("--site", help="the clinic's name, as doctors see it")
@@ -208,6 +221,49 @@ async def _take_in(stick: CourierStick, kiosks: list[str], intake: CourierIntake
         )
     print("Send the stick back to the clinic: the answers are on it.")
     return 1 if refused else 0
+
+
+def _backup(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def write(to: BinaryIO) -> backups.Counted:
+        return backups.back_up(settings, to, software(), app.now_ms())
+
+    to_pipe = arguments.file == "-"
+    counted = write(sys.stdout.buffer) if to_pipe else backups.write_backup(Path(arguments.file), write)
+    what = "" if settings.database_url.startswith("sqlite") else " The database is not in it: back it up BEFORE this."
+    print(f"{counted.files} files, {counted.bytes / 1e6:.1f} MB, and the CA.{what}", file=sys.stderr)
+    _do(settings, audit.append, app.now_ms(), audit.command(), "backed_up")
+
+
+def _restore(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    if arguments.file == "-":
+        about = backups.restore(settings, sys.stdin.buffer)
+    else:
+        with open(arguments.file, "rb") as file:
+            about = backups.restore(settings, file)
+
+    def note(session: Session) -> None:
+        ask_again(session, about.made_at_ms)
+        audit.append(session, app.now_ms(), audit.command(), "restored")
+
+    _do(settings, note)
+    print(f"Restored as it was on {enrol.when(about.made_at_ms)} UTC. Start broker and hub: kiosks are asked for what")
+    print("they sent since. What they do not have any more, and what was done at the hub since, is lost.")
+
+
+def _ask_again(arguments: argparse.Namespace, settings: HubSettings) -> None:
+    def note(session: Session) -> None:
+        ask_again(session, arguments.since)
+        audit.append(session, app.now_ms(), audit.command(), "asked_again")
+
+    _do(settings, note)
+    print("Start the hub anew: kiosks are asked for what they sent since then, each when it is next online.")
+
+
+def _day(text: str) -> int:
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise argparse.ArgumentTypeError("a day, as in 2026-09-30") from None
 
 
 def _invite(arguments: argparse.Namespace, settings: HubSettings) -> None:

@@ -79,7 +79,7 @@ class CourierIntake:
             if record.topic.endswith("/f"):
                 continue
             try:
-                _, message = self._sealing.open(session, record.topic, record.payload, self._now_ms())
+                message = self._sealing.open(session, record.topic, record.payload, self._now_ms()).message
             except (trust.TrustError, wire.WireError) as error:
                 brought.refused += 1
                 log.warning("courier's message refused topic=%s: %s", record.topic, error)

@@ -1,8 +1,8 @@
 """Files on the hub's disk: written in place while they arrive, moved to their name once their digest is verified.
 
 `<root>/<kiosk>/<digest>.part` while incomplete, `<root>/<kiosk>/<digest>` after. The order is file, fsync, rename,
-fsync of the folder, then the database row, so that a row never promises what the disk does not hold. Called from
-the database's thread alone.
+fsync of the folder (`sync`), then the commit of the row, so that a row never promises what the disk does not hold.
+Called from the database's thread alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._open: dict[Path, int] = {}  # written since the last `sync`
+        self._renamed: set[Path] = set()  # folders in which something was, since then
 
     def path(self, kiosk: str, digest: str) -> Path:
         return self._root / kiosk / digest
@@ -36,10 +37,12 @@ class FileStore:
             view, offset = view[written:], offset + written
 
     def sync(self) -> None:
-        """Everything written is on disk when this returns; before the ranges that claim it are committed."""
+        """Everything written or moved is on disk when this returns; before the rows that claim it are committed."""
         try:
             for file in self._open.values():
                 os.fdatasync(file)
+            for folder in self._renamed:
+                _sync_folder(folder)
         finally:
             self.drop_open()
 
@@ -48,36 +51,47 @@ class FileStore:
         for file in self._open.values():
             os.close(file)
         self._open.clear()
+        self._renamed.clear()
 
     def holds_partly(self, kiosk: str, digest: str) -> bool:
         return self._part(kiosk, digest).exists()
 
+    def was_moved(self, kiosk: str, digest: str) -> bool:
+        """Verified and moved already, whatever its row says."""
+        return not self._part(kiosk, digest).exists() and self.path(kiosk, digest).exists()
+
     def complete(self, kiosk: str, digest: str) -> bool:
-        """Verify and move to its name; False, and nothing is left, where the bytes are not those of the digest.
+        """Verify and move to its name, there for good after `sync`; False, and nothing is left, where the bytes are
+        not those of the digest.
 
         Also where an earlier run was killed between the move and its commit.
         """
         part, path = self._part(kiosk, digest), self.path(kiosk, digest)
-        self.sync()
-        if not part.exists():
+        descriptor = self._open.pop(part, None)
+        if descriptor is None and not part.exists():
             return path.exists() and _digest(path) == digest
-        if _digest(part) != digest:
-            part.unlink()
-            return False
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        if descriptor is None:
+            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _digest(part) != digest:
+                part.unlink()
+                return False
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         part.rename(path)
-        _sync_folder(path.parent)
+        self._renamed.add(path.parent)
         return True
 
     def put(self, kiosk: str, data: bytes) -> str:
-        """Store a whole file; returns its digest."""
+        """Store a whole file, on disk when this returns; gives its digest."""
         digest = hashlib.sha256(data).hexdigest()
         if not self.path(kiosk, digest).exists():
             self._part(kiosk, digest).unlink(missing_ok=True)
             self.write(kiosk, digest, 0, data)
             if not self.complete(kiosk, digest):
                 raise OSError(f"the disk gave back other bytes than were written, file={digest}")
+            self.sync()
         return digest
 
     def read(self, kiosk: str, digest: str, offset: int, length: int) -> bytes:

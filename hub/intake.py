@@ -1,9 +1,9 @@
 """What kiosks send, into the database: each message once, committed before anybody is told.
 
-Messages that queue up share a transaction, and so an fsync. A durable message is known by `(kiosk, message id)`, so
-one that comes twice, late or out of order changes nothing and is confirmed again. What its kiosk did not sign is
-counted, and so is what is malformed; what is unknown is logged once; none of it stops anything. A full disk stops
-everything that can't be kept: nothing is acknowledged to the broker until there is room again.
+Messages that queue up share a transaction, and so an fsync: as many as take `GROUP_S`. A durable message is known by
+`(kiosk, message id)`, so one that comes twice, late or out of order changes nothing and is confirmed again. What its
+kiosk did not sign is counted, and so is what is malformed; what is unknown is logged once; none of it stops anything.
+A full disk stops everything that can't be kept: nothing is acknowledged to the broker until there is room again.
 """
 
 from __future__ import annotations
@@ -13,32 +13,52 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import insert, select, tuple_
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from edge_agent.core import sdp, trust, wire
 from hub import cases, downlink, pictures, turns
+from hub.arriving import Arriving, ChunkTooEarly
 from hub.calls import Calls, live_calls_of_kiosk
 from hub.cases import ForeignConsult, KioskClock
 from hub.config import StoreSection
 from hub.database import Database, explain, is_full
 from hub.files import FileStore, ranges_of
 from hub.outgoing import Outgoing
-from hub.records import CaseFile, Consult, Content, Uplink
-from hub.sealing import ChunkTooEarly, KnownStatus, Sealing
+from hub.records import CaseFile, Consult, Content, Heard, Kiosk, Uplink
+from hub.sealing import KnownStatus, Opened, Sealing, learn_keys
 
 log = logging.getLogger(__name__)
 
-BATCH_MESSAGES = 64
+GROUP_S = 0.012  # of work in a transaction, which holds up whoever waits behind it; its fsync comes on top
+LEAST_GROUP, FIRST_GROUP, GREATEST_GROUP = 16, 32, 256  # fewer gain nothing: a transaction alone is a few milliseconds
 DISK_RETRY_S = 5.0
 
 _body_encoder = msgspec.msgpack.Encoder()
 
+_uplinks = Uplink.__table__
+
 Touched = dict[tuple[str, str, str], bool]  # kiosk, consult, digest: whether the kiosk asked what is here of it
+
+
+class _Refused(Exception):
+    """One of the messages that were taken together: what they changed is undone, and each is taken by itself."""
+
+
+@dataclass
+class _Group:
+    """Of one transaction."""
+
+    out: Outgoing
+    now_ms: int
+    touched: Touched = field(default_factory=dict)
+    known: set[tuple[str, str]] = field(default_factory=set)  # durable messages that are here
+    uplinks: list[dict[str, object]] = field(default_factory=list)
+    held: list[object] = field(default_factory=list)  # rows that a session forgets when nobody holds them
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,8 @@ class Intake:
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._database, self._files, self._calls, self._store = database, files, calls, store
+        self._arriving = Arriving(files)
+        self._group = FIRST_GROUP
         self._replies, self._sealing = replies, sealing
         self._deliver = deliver
         self._now_ms = now_ms
@@ -77,8 +99,9 @@ class Intake:
 
     async def take(self, arrivals: list[Arrival]) -> None:
         """All of it, beside what is queued; on the disk when it returns."""
-        for start in range(0, len(arrivals), BATCH_MESSAGES):
-            await self._take_until_kept(arrivals[start : start + BATCH_MESSAGES])
+        while arrivals:
+            group, arrivals = arrivals[: self._group], arrivals[self._group :]
+            await self._take_until_kept(group)
 
     @property
     def waiting(self) -> int:
@@ -88,7 +111,7 @@ class Intake:
         """For ever: take what has arrived, as many at once as wait."""
         while True:
             batch = [await self._queue.get()]
-            while len(batch) < BATCH_MESSAGES and not self._queue.empty():
+            while len(batch) < self._group and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             await self._take_until_kept(batch)
 
@@ -136,83 +159,128 @@ class Intake:
     # --- in the database's thread
 
     def _take_all(self, session: Session, batch: list[Arrival]) -> Outgoing:
-        out, now_ms = Outgoing(), self._now_ms()
+        began = time.thread_time()  # who else uses the processor makes no group too large
+        now_ms = self._now_ms()
         self._refusals = []
-        touched: Touched = {}
         try:
-            for arrival in batch:
-                self._take_one(session, out, arrival, now_ms, touched)
-            for (kiosk, consult, digest), asked in sorted(touched.items()):
-                self._answer_have(session, out, kiosk, consult, digest, asked, now_ms)
-            self._sealing.seal(session, out, now_ms)
+            learn_keys(session, _kiosks_of(batch), now_ms)
+            opened, chunks = self._open_all(session, batch, now_ms)
+            group = self._take_opened(session, opened, now_ms)
+            self._take_chunks(session, group, chunks)
+            for (kiosk, consult, digest), asked in sorted(group.touched.items()):
+                self._answer_have(session, group.out, kiosk, consult, digest, asked, now_ms)
+            self._sealing.seal(session, group.out, now_ms)
+            session.flush()
             self._files.sync()
         finally:
             self._files.drop_open()
-        return out
+        in_time = len(batch) * GROUP_S / max(time.thread_time() - began, 1e-6)
+        self._group = max(LEAST_GROUP, min(GREATEST_GROUP, round((self._group + in_time) / 2)))
+        return group.out
 
-    def _take_one(self, session: Session, out: Outgoing, arrival: Arrival, now_ms: int, touched: Touched) -> None:
+    def _open_all(
+        self, session: Session, batch: list[Arrival], now_ms: int
+    ) -> tuple[list[tuple[str, Opened]], list[tuple[str, bytes]]]:
+        """With their topics. Chunks come after all else: the manifest that has their key may be among it."""
+        opened: list[tuple[str, Opened]] = []
+        chunks: list[tuple[str, bytes]] = []
+        for arrival in batch:
+            if arrival.topic.endswith("/f"):
+                chunks.append((arrival.topic, arrival.payload))
+                continue
+            if not arrival.payload and arrival.topic.endswith("/s"):
+                continue  # a retained status that was cleared
+            try:
+                each = self._sealing.open(session, arrival.topic, arrival.payload, now_ms)
+                if each.message.body.DURABLE and not each.message.consult:
+                    raise wire.MalformedMessage("a durable message without a consult")
+                opened.append((arrival.topic, each))
+            except (trust.TrustError, wire.WireError) as error:
+                self._refuse_for(arrival.topic, error)
+        return opened, chunks
+
+    def _take_opened(self, session: Session, opened: list[tuple[str, Opened]], now_ms: int) -> _Group:
+        """All at once; where one of them turns out to be refused, which is rare, each in a savepoint of its own."""
+        refusals = list(self._refusals)
+        for together in (True, False):
+            group = _Group(Outgoing(), now_ms)
+            try:
+                with session.begin_nested():
+                    _read_ahead(session, group, [each for _, each in opened], begin=together)
+                    for topic, each in opened:
+                        self._take_one(session, group, topic, each, together)
+                    session.flush()
+                    if group.uplinks:
+                        session.execute(insert(_uplinks), group.uplinks)
+                break
+            except _Refused:
+                self._refusals = refusals
+        return group
+
+    def _take_one(self, session: Session, group: _Group, topic: str, opened: Opened, together: bool) -> None:
         try:
-            kiosk, channel = wire.parse_up_topic(arrival.topic)
-            if not arrival.payload and channel == "s":
-                return  # a retained status that was cleared
-            kiosk, message = self._sealing.open(session, arrival.topic, arrival.payload, now_ms)
-            if message.body.DURABLE and not message.consult:
-                raise wire.MalformedMessage("a durable message without a consult")
-            if isinstance(message.body, wire.Chunk):  # refused before it changes anything: it needs no savepoint
-                self._passing(session, out, kiosk, message, now_ms, touched)
-                return
-            with session.begin_nested():
-                if message.body.DURABLE:
-                    self._durable(session, out, kiosk, message, now_ms, touched)
-                else:
-                    self._passing(session, out, kiosk, message, now_ms, touched)
+            self._sealing.admit(session, opened)
         except KnownStatus:
-            pass
-        except ChunkTooEarly as error:
-            self._refuse("chunk_without_manifest", arrival.topic, str(error))
+            return
         except trust.TrustError as error:
-            self._refuse(type(error).__name__.lower(), arrival.topic, str(error))
-        except wire.UnknownMessage as unknown:
-            self._refuse("unknown", arrival.topic, str(unknown))
-        except (wire.MalformedMessage, sdp.SdpError) as error:
-            self._refuse("malformed", arrival.topic, str(error))
-        except ForeignConsult as error:
-            self._refuse("foreign_consult", arrival.topic, f"of another kiosk: {error}")
+            self._refuse_for(topic, error)
+            return
+        try:
+            if together:
+                self._apply_one(session, group, opened)
+            else:
+                with session.begin_nested():
+                    self._apply_one(session, group, opened)
+        except (trust.TrustError, wire.WireError, sdp.SdpError, ForeignConsult) as error:
+            if together:
+                raise _Refused from error
+            self._refuse_for(topic, error)
+
+    def _apply_one(self, session: Session, group: _Group, opened: Opened) -> None:
+        if opened.message.body.DURABLE:
+            self._durable(session, group, opened.kiosk, opened.message)
+        else:
+            self._passing(session, group, opened.kiosk, opened.message)
+
+    def _take_chunks(self, session: Session, group: _Group, chunks: list[tuple[str, bytes]]) -> None:
+        if not chunks:
+            return
+        for file in self._arriving.take(session, chunks, group.now_ms, self._refuse_for):
+            group.out.cases.add(file.consult)
+            where = (file.kiosk, file.consult, file.digest)
+            if file.whole or file.lost:
+                group.touched[where] = group.touched.get(where, False) or file.lost
+        for row in session.identity_map.values():
+            if isinstance(row, Content):
+                session.expire(row)  # it was changed behind the session's back
+
+    def _refuse_for(self, topic: str, error: Exception) -> None:
+        match error:
+            case ChunkTooEarly():
+                self._refuse("chunk_without_manifest", topic, str(error))
+            case trust.TrustError():
+                self._refuse(type(error).__name__.lower(), topic, str(error))
+            case wire.UnknownMessage():
+                self._refuse("unknown", topic, str(error))
+            case ForeignConsult():
+                self._refuse("foreign_consult", topic, f"of another kiosk: {error}")
+            case _:
+                self._refuse("malformed", topic, str(error))
 
     def _refuse(self, kind: str, topic: str, reason: str) -> None:
         self._refusals.append((kind, topic, reason))
 
-    def _durable(
-        self,
-        session: Session,
-        out: Outgoing,
-        kiosk: str,
-        message: wire.Message,
-        now_ms: int,
-        touched: Touched,
-    ) -> None:
-        body = message.body
+    def _durable(self, session: Session, group: _Group, kiosk: str, message: wire.Message) -> None:
+        body, out, now_ms = message.body, group.out, group.now_ms
         if isinstance(body, wire.Manifest) and body.size > self._store.max_file_bytes:
             raise wire.MalformedMessage(f"a file of {body.size} bytes, store.max_file_bytes allows less")
         consult = cases.own_consult(session, kiosk, message.consult.hex(), now_ms)
-        if session.get(Uplink, (kiosk, message.id.hex())) is None:
-            session.add(
-                Uplink(
-                    kiosk_id=kiosk,
-                    id=message.id.hex(),
-                    consult_id=consult.id,
-                    kind=body.KIND,
-                    seq=message.seq,
-                    kiosk_sent_at=message.sent_at_ms,
-                    arrived_at=now_ms,
-                    # What is said in turns has a place of its own, and goes once it was heard.
-                    body=b"" if isinstance(body, wire.TurnPart) else _body_encoder.encode(body),
-                    **_stamp(message.stamp),
-                )
-            )
-            session.flush()
+        name = (kiosk, message.id.hex())
+        if name not in group.known:
             clock = KioskClock(message.sent_at_ms, now_ms, message.stamp)
             self._apply(session, out, consult, message, clock, now_ms)
+            group.known.add(name)
+            group.uplinks.append(_uplink(kiosk, message, now_ms))
             out.cases.add(consult.id)
         elif isinstance(body, wire.CallRequested):
             self._calls.requested(session, out, consult, body, now_ms, now_ms)
@@ -221,7 +289,7 @@ class Intake:
             if file is not None:
                 file.take_key(body.key)
         if isinstance(body, wire.Manifest):
-            touched[kiosk, consult.id, body.digest.hex()] = True
+            group.touched[kiosk, consult.id, body.digest.hex()] = True
         out.receipt(kiosk, message.id)
 
     def _apply(
@@ -270,15 +338,8 @@ class Intake:
             case other:
                 raise wire.MalformedMessage(f"kind {other.KIND} does not come from a kiosk")
 
-    def _passing(
-        self,
-        session: Session,
-        out: Outgoing,
-        kiosk: str,
-        message: wire.Message,
-        now_ms: int,
-        touched: Touched,
-    ) -> None:
+    def _passing(self, session: Session, group: _Group, kiosk: str, message: wire.Message) -> None:
+        out, now_ms = group.out, group.now_ms
         match message.body:
             case wire.Status() as body:
                 self._status(session, out, kiosk, body, now_ms)
@@ -294,9 +355,6 @@ class Intake:
                 self._calls.offered(session, out, kiosk, body, now_ms)
             case wire.MediaState() as body:
                 self._calls.media_changed(session, out, kiosk, body)
-            case wire.Chunk() as body:
-                self._keep_chunk(session, kiosk, body)
-                touched.setdefault((kiosk, message.consult.hex(), body.digest.hex()), False)
             case wire.Have() as body:
                 self._replies.has(session, out, kiosk, message.consult, body, now_ms)
             case wire.Receipt() as body:
@@ -335,21 +393,6 @@ class Intake:
                 self._refuse("twin_kiosk", kiosk, "two kiosks use this id; join one of them again under its own")
             boots[:] = [*boots[-3:], boot]
 
-    def _keep_chunk(self, session: Session, kiosk: str, body: wire.Chunk) -> None:
-        digest = body.digest.hex()
-        content = session.get_one(Content, (kiosk, digest))  # its key came with the manifest
-        if body.offset + len(body.data) > content.size:
-            raise wire.MalformedMessage("a chunk beyond the end of its file")
-        if content.complete:
-            return
-        held = ranges_of(content.ranges)
-        if held.total_bytes and not self._files.holds_partly(kiosk, digest):
-            held = ranges_of([])  # the disk has lost it: begin again
-        if not held.covers(body.offset, body.offset + len(body.data)):
-            self._files.write(kiosk, digest, body.offset, body.data)
-            held.add(body.offset, body.offset + len(body.data))
-        content.ranges = [list(span) for span in held]
-
     def _answer_have(
         self, session: Session, out: Outgoing, kiosk: str, consult: str, digest: str, asked: bool, now_ms: int
     ) -> None:
@@ -367,7 +410,7 @@ class Intake:
                         self._refuse("damaged_picture", kiosk, f"file {digest}: {content.damage}")
                 log.info("file complete kiosk=%s file=%s bytes=%d", kiosk, digest, content.size)
             else:
-                content.ranges, asked = [], True
+                content.ranges, content.waiting_bytes, asked = [], 0, True
                 self._refuse("wrong_digest", kiosk, f"file {digest} is not what was announced; asking for all of it")
         out.cases.add(consult)
         if completed or asked:
@@ -430,13 +473,49 @@ def _keep_manifest(session: Session, consult: Consult, body: wire.Manifest, cloc
     session.flush()
 
 
-def _stamp(stamp: wire.Stamp | None) -> dict[str, str | int | bool]:
-    if stamp is None:
-        return {}
+def _read_ahead(session: Session, group: _Group, opened: list[Opened], begin: bool) -> None:
+    """The rows that these messages are about, in a few looks for all of them; `begin`: their consults where new."""
+    kiosks = {each.kiosk for each in opened}
+    group.held += session.scalars(select(Kiosk).where(Kiosk.id.in_(kiosks))).all()
+    if any(not each.message.body.DURABLE for each in opened):
+        group.held += session.scalars(select(Heard).where(Heard.kiosk_id.in_(kiosks))).all()
+    durable = [each for each in opened if each.message.body.DURABLE]
+    if not durable:
+        return
+    names = {(each.kiosk, each.message.id.hex()) for each in durable}
+    here = session.execute(
+        select(Uplink.kiosk_id, Uplink.id).where(tuple_(Uplink.kiosk_id, Uplink.id).in_(names))
+    ).tuples()
+    group.known.update(here)
+    consults = {each.message.consult.hex(): each.kiosk for each in durable}
+    found = session.scalars(select(Consult).where(Consult.id.in_(consults))).all()
+    group.held += found
+    if begin:
+        for consult in consults.keys() - {each.id for each in found}:
+            group.held.append(cases.begin(session, consults[consult], consult, group.now_ms))
+        session.flush()
+
+
+def _kiosks_of(batch: list[Arrival]) -> set[str]:
+    parts = (arrival.topic.split("/", 2) for arrival in batch)
+    return {part[1] for part in parts if len(part) == 3}
+
+
+def _uplink(kiosk: str, message: wire.Message, now_ms: int) -> dict[str, object]:
+    body, stamp = message.body, message.stamp
     return {
-        "kiosk_boot": stamp.boot.hex(),
-        "kiosk_mono_ms": stamp.mono_ms,
-        "clock_trusted": stamp.clock_trusted,
+        "kiosk_id": kiosk,
+        "id": message.id.hex(),
+        "consult_id": message.consult.hex(),
+        "kind": body.KIND,
+        "seq": message.seq,
+        "kiosk_sent_at": message.sent_at_ms,
+        "arrived_at": now_ms,
+        # What is said in turns has a place of its own, and goes once it was heard.
+        "body": b"" if isinstance(body, wire.TurnPart) else _body_encoder.encode(body),
+        "kiosk_boot": stamp.boot.hex() if stamp else "",
+        "kiosk_mono_ms": stamp.mono_ms if stamp else 0,
+        "clock_trusted": stamp.clock_trusted if stamp else False,
     }
 
 

@@ -33,7 +33,7 @@ SHARED = tuple(f"$share/hub/{wire.TOPIC_ROOT}/+/u/{channel}" for channel in "cef
 STATUS = f"{wire.TOPIC_ROOT}/+/u/s"
 SESSION_S = 3600  # the broker keeps our session, and what comes meanwhile, this long
 KEEPALIVE_S = 15
-IN_FLIGHT = 40  # unacknowledged publications the broker may send us: what one batch can take, and some more
+IN_FLIGHT = 256  # unacknowledged publications the broker may send us: what one transaction can take
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 STATUS_EVERY_S = 300.0  # kiosks without a clock of their own read the time off it
 
@@ -155,10 +155,10 @@ class Link:
 
     def _status(self, online: bool, session: bytes = b"") -> bytes:
         now_ms = int(time.time() * 1000)
-        return self._sealing.status(wire.HubStatus(online, _software(), now_ms if online else 0, session))
+        return self._sealing.status(wire.HubStatus(online, software(), now_ms if online else 0, session))
 
 
-def _software() -> str:
+def software() -> str:
     try:
         return version("teleconsult-kit")
     except PackageNotFoundError:  # run from a clone

@@ -242,6 +242,16 @@ class HubProcess(Record):
     counter: Mapped[int]
 
 
+class WentBack(Record):
+    """The hub was restored: what it had accepted since then may be lost, and kiosks are asked for it. One row."""
+
+    __tablename__ = "went_back"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=False)
+    epoch: Mapped[str] = mapped_column(String(16))
+    since: Mapped[int]
+
+
 class Downlink(Record):
     """A durable message to a kiosk, kept until its receipt."""
 
@@ -267,8 +277,22 @@ class Content(Record):
     size: Mapped[int]
     mime: Mapped[str] = mapped_column(String(100))
     ranges: Mapped[list[Any]] = mapped_column(default=list)
+    waiting_bytes: Mapped[int] = mapped_column(default=0)  # of these, in `piece` and not yet in the file
     complete: Mapped[bool] = mapped_column(default=False)
     damage: Mapped[str] = mapped_column(String(20), default="")  # of a photo (`hub.pictures`): no browser is given it
+
+
+class Piece(Record):
+    """Bytes of a file on their way in (`hub.arriving`). Numbered, so that they are added at the end of the table."""
+
+    __tablename__ = "piece"
+    __table_args__ = (Index("piece_of_file", "kiosk_id", "digest"),)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    kiosk_id: Mapped[str] = mapped_column(String(32))
+    digest: Mapped[str] = mapped_column(String(64))
+    start: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class CaseFile(Record):

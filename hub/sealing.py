@@ -9,10 +9,14 @@ up from its clock and from what is kept there ahead of use; each process has its
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -21,13 +25,21 @@ from sqlalchemy.orm import Session
 
 from edge_agent.core import trust, wire
 from hub.outgoing import Outgoing
-from hub.records import CaseFile, Certificate, Consult, Heard, HubProcess, Kiosk
+from hub.records import CaseFile, Certificate, Heard, HubProcess, Kiosk, WentBack
 
 RECEIPTS_A_MESSAGE = 100
 BUILT_MS = 1_790_000_000_000  # September 2026: a clock that says less is not set, and judges nobody
 _GONE = -1  # for `Heard.kind`: the kiosk's last words, see `_check_status`
-_FILES = "files by their keys"
-_KEYS = "kiosk keys"  # both in `Session.info`, for one transaction
+_KEYS = "kiosk keys"  # in `Session.info`, for one transaction
+
+
+NOBODY = "no kiosk that has joined, or one whose certificate was revoked or has run out"
+
+
+class Opened(NamedTuple):
+    kiosk: str
+    message: wire.Message
+    counter: int
 
 
 class KnownStatus(trust.Replayed):
@@ -35,24 +47,23 @@ class KnownStatus(trust.Replayed):
 
 
 class Sealing:
-    """`open`, `seal` and `keep_counter` run in the database's thread, all else on the event loop."""
+    """All that takes a session runs in the database's thread, all else on the event loop."""
 
     def __init__(self, own: trust.OwnKeys, process: str) -> None:
         self._own, self._process = own, process
         self._counter, self._status_counter = trust.Counter(), trust.Counter()
+        self._epoch, self._lost_since_ms = b"", 0
 
     # --- from kiosks
 
-    def open(self, session: Session, topic: str, payload: bytes, now_ms: int) -> tuple[str, wire.Message]:
-        """`(kiosk, what it said)`. Raises TrustError or WireError."""
+    def open(self, session: Session, topic: str, payload: bytes, now_ms: int) -> Opened:
+        """Of all channels but that of chunks (`hub.arriving`). Changes nothing. Raises TrustError or WireError."""
         kiosk, channel = wire.parse_up_topic(topic)
         if len(payload) > wire.MAX_MESSAGE_BYTES:
             raise wire.MalformedMessage(f"{len(payload)} bytes, at most {wire.MAX_MESSAGE_BYTES} are taken")
-        keys = _keys_of(session, kiosk, now_ms)
+        keys = keys_of(session, kiosk, now_ms)
         if keys is None:
-            raise trust.Forged("no kiosk that has joined, or one whose certificate was revoked or has run out")
-        if channel == "f":
-            return kiosk, _open_chunk(session, kiosk, topic, payload)
+            raise trust.Forged(NOBODY)
         said = trust.unwrap(
             payload, topic, keys.signing, self._own.sealing, wall_ms=now_ms if now_ms > BUILT_MS else None,
             allow_open=channel == "s",
@@ -61,13 +72,17 @@ class Sealing:
         body = message.body
         if channel != body.CHANNEL or isinstance(body, wire.Chunk):
             raise wire.MalformedMessage(f"kind {body.KIND} on channel {channel}")
-        if isinstance(body, wire.Status):
-            _check_status(session, kiosk, body.online, said.counter)
-        elif payload[0] == trust.OPEN:
+        if payload[0] == trust.OPEN and not isinstance(body, wire.Status):
             raise trust.Forged("open, where only a status may be")
+        return Opened(kiosk, message, said.counter)
+
+    def admit(self, session: Session, opened: Opened) -> None:
+        """By its counter, where it has to be newer than what was heard. Raises Replayed, having changed nothing."""
+        body = opened.message.body
+        if isinstance(body, wire.Status):
+            _check_status(session, opened.kiosk, body.online, opened.counter)
         elif not body.DURABLE:
-            _check_counter(session, kiosk, body.KIND, said.counter)
-        return kiosk, message
+            _check_counter(session, opened.kiosk, body.KIND, opened.counter)
 
     # --- to kiosks
 
@@ -78,8 +93,9 @@ class Sealing:
                 receipt = wire.Receipt(tuple(ids[start : start + RECEIPTS_A_MESSAGE]))
                 out.messages.append((kiosk, wire.Message(receipt, sent_at_ms=now_ms)))
         out.receipts.clear()
+        learn_keys(session, {kiosk for kiosk, _ in out.messages}, now_ms)
         for kiosk, message in out.messages:
-            keys = _keys_of(session, kiosk, now_ms)
+            keys = keys_of(session, kiosk, now_ms)
             if keys is not None:
                 topic = wire.down_topic(kiosk, message.body.CHANNEL)
                 out.sealed.append((topic, self._seal(session, keys, topic, message, now_ms)))
@@ -101,6 +117,7 @@ class Sealing:
 
     def status(self, status: wire.HubStatus) -> bytes:
         """Signed and open: kiosks that have just joined, or know no time, must read it."""
+        status = msgspec.structs.replace(status, epoch=self._epoch, lost_since_ms=self._lost_since_ms)
         now_ms = int(time.time() * 1000)
         message = wire.Message(status, sent_at_ms=now_ms)
         topic, counter = wire.hub_topic(self._process), self._status_counter.next(now_ms)
@@ -121,6 +138,8 @@ class Sealing:
     def start(self, session: Session, now_ms: int) -> int:
         row = session.get(HubProcess, self._process)
         floor = row.counter if row is not None else 0
+        back = session.get(WentBack, 1)
+        self._epoch, self._lost_since_ms = (bytes.fromhex(back.epoch), back.since) if back is not None else (b"", 0)
         self._counter, self._status_counter = trust.Counter(floor), trust.Counter(floor)
         return self.keep_counter(session, now_ms)
 
@@ -129,22 +148,38 @@ class Sealing:
         self._status_counter.kept(floor)
 
 
-def _keys_of(session: Session, kiosk: str, now_ms: int) -> trust.FarKeys | None:
-    """Its keys of today, None where no certificate vouches for them; looked up once a transaction."""
+def ask_again(session: Session, since_ms: int) -> None:
+    """Once the hub starts anew, kiosks send what they had receipts for since then once more."""
+    session.merge(WentBack(id=1, epoch=secrets.token_hex(wire.MESSAGE_ID_BYTES), since=since_ms))
+
+
+def learn_keys(session: Session, kiosks: Iterable[str], now_ms: int) -> None:
+    """Of all of them in one look, for `keys_of` in this transaction."""
     known: dict[str, trust.FarKeys | None] = session.info.setdefault(_KEYS, {})
-    if kiosk not in known:
-        row = session.get(Kiosk, kiosk)
-        certified = row is not None and session.scalar(
-            select(Certificate.serial)
-            .where(
-                Certificate.kiosk_id == kiosk,
-                Certificate.key_hash == sha256(row.sign_key).hexdigest(),
-                Certificate.revoked_at == 0,
-                Certificate.expires_at > (now_ms if now_ms > BUILT_MS else 0),
-            )
-            .limit(1)
+    wanted = set(kiosks) - known.keys()
+    if not wanted:
+        return
+    known.update(dict.fromkeys(wanted))
+    certified = session.execute(
+        select(Kiosk.id, Kiosk.sign_key, Kiosk.seal_key, Certificate.key_hash)
+        .join(Certificate, Certificate.kiosk_id == Kiosk.id)
+        .where(
+            Kiosk.id.in_(wanted),
+            Certificate.revoked_at == 0,
+            Certificate.expires_at > (now_ms if now_ms > BUILT_MS else 0),
         )
-        known[kiosk] = _far_keys(row.sign_key, row.seal_key) if row is not None and certified else None
+    )
+    for kiosk, sign_key, seal_key, key_hash in certified.tuples():
+        if sha256(sign_key).hexdigest() == key_hash:
+            known[kiosk] = _far_keys(sign_key, seal_key)
+
+
+def keys_of(session: Session, kiosk: str, now_ms: int) -> trust.FarKeys | None:
+    """Its keys of today, None where no certificate vouches for them."""
+    known: dict[str, trust.FarKeys | None] = session.info.get(_KEYS, {})
+    if kiosk not in known:
+        learn_keys(session, (kiosk,), now_ms)
+        known = session.info[_KEYS]
     return known[kiosk]
 
 
@@ -153,25 +188,6 @@ def _far_keys(sign_key: bytes, seal_key: bytes) -> trust.FarKeys:
     signing = serialization.load_der_public_key(sign_key)
     assert isinstance(signing, ec.EllipticCurvePublicKey)  # noqa: S101 -- enrolment has seen to it
     return trust.FarKeys(signing, X25519PublicKey.from_public_bytes(seal_key))
-
-
-def _open_chunk(session: Session, kiosk: str, topic: str, payload: bytes) -> wire.Message:
-    name = trust.named_key(payload).hex()
-    known: dict[tuple[str, str], CaseFile] = session.info.setdefault(_FILES, {})
-    file = known.get((kiosk, name)) or session.scalar(
-        select(CaseFile)
-        .join(Consult, Consult.id == CaseFile.consult_id)
-        .where(CaseFile.key_name == name, Consult.kiosk_id == kiosk)
-    )
-    if file is None:
-        raise ChunkTooEarly("it is sent again once its manifest is here")
-    known[kiosk, name] = file
-    encoded = trust.unwrap_chunk(payload, topic, file.key)
-    return wire.decode_chunk(encoded, bytes.fromhex(file.consult_id), bytes.fromhex(file.digest))
-
-
-class ChunkTooEarly(trust.TrustError):
-    """Sealed with a key that no manifest has brought."""
 
 
 def _check_counter(session: Session, kiosk: str, kind: int, counter: int) -> None:

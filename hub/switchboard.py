@@ -37,6 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 REFRESH_PAUSE_S = 0.05  # changes within it share one reading; the first of them waits for nothing
+REFRESH_REST = 2.0  # times as long as the reading took, at least, or a full inbox would keep the intake from its work
 HEARTBEAT_S = 15.0
 CONSOLE_LOST_AFTER_S = 60.0  # its process died without a word
 NOT_SIGNED_IN = 4401  # close code of the WebSocket
@@ -115,6 +116,7 @@ class Switchboard:
         self._ours = False  # the change is this process's own: it tells the kiosks
         self._told: dict[str, waiting.Expectation] = {}
         self._next_due_ms: int | None = 0
+        self._pause_s = REFRESH_PAUSE_S
 
     # --- work and what follows it
 
@@ -157,9 +159,10 @@ class Switchboard:
         opened = OpenConsole(console_id, doctor.id, doctor.session)
         hello, resume = await self.do(self._open_console, console_id, doctor.id)
         opened.send(hello)
-        room, inbox, _, _ = await self.database.run(self._read, frozenset(), frozenset())
+        room, inbox, _, _ = await self.database.run(self._read, frozenset(), frozenset(), True)
         opened.send_if_new("room", room.for_doctor(doctor.id))
-        opened.send_if_new("inbox", inbox)
+        if inbox is not None:
+            opened.send_if_new("inbox", inbox)
         self._consoles[console_id] = opened
         if resume:
             await self.database.run(self._about_calls, Notice(False, (), *((resume,),) * 4))
@@ -297,19 +300,22 @@ class Switchboard:
                     log.error("waiting room not read, trying on: %s", explain(error), exc_info=not failed)
                 failed = True
                 await asyncio.sleep(1)
-            await asyncio.sleep(REFRESH_PAUSE_S)
+            await asyncio.sleep(self._pause_s)
 
     async def _refresh(self, ours: bool) -> None:
         pages = list(self._consoles.values())
         wanted = frozenset(consult for page in pages for consult in page.open_cases)
         sessions = frozenset(page.session for page in pages)
-        room, inbox, cases, over = await self.database.run(self._read, wanted, sessions)
+        began = time.monotonic()
+        room, inbox, cases, over = await self.database.run(self._read, wanted, sessions, bool(pages))
+        self._pause_s = max(REFRESH_PAUSE_S, REFRESH_REST * (time.monotonic() - began))
         for page in pages:
             if page.session in over:
                 page.close(NOT_SIGNED_IN)
                 continue
             page.send_if_new("room", room.for_doctor(page.doctor_id))
-            page.send_if_new("inbox", inbox)
+            if inbox is not None:
+                page.send_if_new("inbox", inbox)
             for consult in page.open_cases & cases.keys():
                 page.send_if_new(consult, console.CaseShown(case=cases[consult]))
         now_ms = self.now_ms()
@@ -326,12 +332,13 @@ class Switchboard:
             self.calls.apply(session, out, effect, self.now_ms())
 
     def _read(
-        self, session: Session, wanted: frozenset[str], sessions: frozenset[str]
-    ) -> tuple[views.Room, console.Inbox, dict[str, console.Case], set[str]]:
+        self, session: Session, wanted: frozenset[str], sessions: frozenset[str], with_inbox: bool
+    ) -> tuple[views.Room, console.Inbox | None, dict[str, console.Case], set[str]]:
         """What pages are shown, and which of their sessions are over."""
         cases = {consult: views.case(session, consult) for consult in wanted}
         shown = {consult: case for consult, case in cases.items() if case is not None}
-        return views.room(session), views.inbox(session), shown, self._over(session, sessions)
+        inbox = views.inbox(session) if with_inbox else None
+        return views.room(session), inbox, shown, self._over(session, sessions)
 
     def _over(self, session: Session, sessions: Iterable[str]) -> set[str]:
         idle_s, now_ms = self.settings.doctors.idle_s, self.now_ms()

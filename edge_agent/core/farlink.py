@@ -10,6 +10,7 @@ while one stands, what comes is what the link does. Less than that is asked for 
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 
 from edge_agent.core.linkloss import LossModel
 from edge_agent.core.queueing import StandingQueue
@@ -27,6 +28,7 @@ BURST_QUANTILE = 0.9
 JUDGE_S = 0.25
 ANSWER_S = 1.5  # until an order has reached the far end, and what it changes has come here
 FUTILE, DRAINED = 2, 0.8  # so many cuts after which no less of it stands: it is no queue of this call's
+TOO_SOON_S = 0.5  # for an order to have reached the far end and changed what comes
 EASE, BURST_EASE = 0.95, 0.9  # of the rate, when what is sent stands or waits too long
 SLOW_GROWTH, GROWTH = 0.02, 0.06  # a second: near where it was last too much, and elsewhere
 FAST_GROWTH, FAST_AFTER_S = 0.25, 6.0  # when nothing has waited for so long
@@ -60,7 +62,7 @@ class FarLink:
         self._judged_at = self._clear_since = now
         self._stands_since: float | None = None
         self._stood_at_cuts: list[float] = []  # how much, while the same queue stands
-        self._before_cuts_bps = start_bps
+        self._before_cuts_bps, self._cut_at = start_bps, now
         self._hold_until = self._ignored_until = now
         self._limit_bps = start_bps  # where it was last too much, or may be
         self._retry_s, self._retry_at = RETRY_S, now + RETRY_S
@@ -156,6 +158,9 @@ class FarLink:
         self._queue.update(self._rate_bps)
         self._look_for_bursts()
         if self.queue_s <= STANDING_S:
+            # Gone before the order can have been of any use: it was a large picture, or a busy computer.
+            if len(self._stood_at_cuts) == 1 and now - self._cut_at < TOO_SOON_S:
+                self._rate_bps = self._limit_bps = max(self._rate_bps, EASE * self._before_cuts_bps)
             self._stands_since = None
             self._stood_at_cuts.clear()
         elif self._stands_since is None:
@@ -172,7 +177,9 @@ class FarLink:
                 if not self._stood_at_cuts:
                     self._before_cuts_bps = self._rate_bps
                 self._stood_at_cuts.append(self.queue_s)
+                self._cut_at = now
                 came_bps = self._received_bps(min(RATE_WINDOW_S, stood_s), now)
+                came_bps = max(came_bps, median(bps for at, bps in self._carried if at >= self._stands_since))
                 self._lower(EASE * min(self._rate_bps, came_bps), now)
         elif self.burst_s > BURST_S:
             self._lower(self._rate_bps * BURST_EASE, now)

@@ -366,6 +366,9 @@ class HubStatus(Body, frozen=True, array_like=True):
     software: str = ""
     time_ms: int = 0
     session: bytes = b""  # as in Status
+    # The hub was restored from a backup: a random name of that, and when the backup was made, by the hub's clock.
+    epoch: bytes = b""
+    lost_since_ms: int = 0
 
 
 class Presence(Body, frozen=True, array_like=True):
@@ -548,10 +551,15 @@ def encode_chunk(chunk: Chunk) -> bytes:
 
 def decode_chunk(payload: bytes, consult: bytes, digest: Digest) -> Message:
     """Of the file whose key opened it. Raises MalformedMessage."""
+    return Message(Chunk(digest, *split_chunk(payload)), consult)
+
+
+def split_chunk(payload: bytes) -> tuple[int, bytes]:
+    """Offset and bytes. Raises MalformedMessage."""
     if not _OFFSET.size < len(payload) <= MAX_MESSAGE_BYTES:
         raise MalformedMessage("a chunk without bytes, or with too many")
     (offset,) = _OFFSET.unpack_from(payload)
-    return Message(Chunk(digest, offset, payload[_OFFSET.size :]), consult)
+    return offset, payload[_OFFSET.size :]
 
 
 def _check(envelope: _Envelope) -> None:
@@ -588,6 +596,8 @@ def _check_body(body: Body) -> None:
         raise MalformedMessage("rendition out of range")
     if isinstance(body, (TimeAsked, TimeTold)) and len(body.nonce) != NONCE_BYTES:
         raise MalformedMessage("nonce of a wrong length")
+    if isinstance(body, HubStatus) and (len(body.epoch) > MESSAGE_ID_BYTES or not 0 <= body.lost_since_ms < 2**53):
+        raise MalformedMessage("epoch out of range")
     if isinstance(body, Spent) and not (
         all(0 <= count < 2**53 for count in (body.day_bytes, body.month_bytes, body.day_limit, body.month_limit))
         and 0 <= body.month_cost < 1e12

@@ -26,7 +26,10 @@ class MessageQueued:
 
 @dataclass(frozen=True, slots=True)
 class MessagesFreed:
+    """The hub has them. They stay for `KEPT_MS`, in case that it loses them."""
+
     ids: tuple[bytes, ...]
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,14 @@ _MIGRATIONS = (
     ALTER TABLE consult ADD COLUMN wire_bytes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE consult ADD COLUMN cost REAL NOT NULL DEFAULT 0;
     """,
+    # Messages with the hub's receipt: kept on for a while, for a hub that is restored from an older backup.
+    """
+    CREATE TABLE freed (
+        number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, consult BLOB NOT NULL, seq INTEGER NOT NULL,
+        payload BLOB NOT NULL, freed_at_ms INTEGER NOT NULL
+    );
+    CREATE INDEX freed_at ON freed (freed_at_ms);
+    """,
 )
 # The lowest schema whose release can use a store of this one: a migration that only adds tables, or columns with a
 # default, leaves it as it is; one that changes what is there raises it, and then updates cannot go back over it.

@@ -65,6 +65,8 @@ from edge_agent.storage.store_key import find_key, forget_earlier
 log = logging.getLogger(__name__)
 
 KEPT_CONSULTS = 200  # read into memory at the start: the worker's list
+KEPT_MS = 14 * 24 * 3600 * 1000  # that a message stays after its receipt, where there is room
+CLOCKS_APART_MS = 24 * 3600 * 1000  # hub's and kiosk's
 RESERVE_BYTES = 16 * 1024 * 1024  # no file is taken below this, so that calls and notes still find room
 NOTES_RESERVE_BYTES = 4 * 1024 * 1024  # in a file of its own: whoever else fills the card leaves it to the notes
 LOW_BYTES = 200 * 1024 * 1024
@@ -229,6 +231,35 @@ class Store:
                 self._named(change.digest)
             elif isinstance(change, FileForgotten) and self._content(change.digest) is None:
                 (self._media / self._key.name_of(change.digest)).unlink(missing_ok=True)
+
+    def take_back(self, since_ms: int) -> list[wire.Message]:
+        """The hub was restored as it was then, by its clock: what it had accepted since waits again, as far as it is
+        here. Its files too; a file that had to make room is not announced again."""
+        rows = self._db.execute(
+            "SELECT id, payload FROM freed WHERE freed_at_ms >= ? ORDER BY number",
+            (since_ms - CLOCKS_APART_MS,),
+        ).fetchall()
+        messages = []
+        with self._errors(), self._transaction():
+            for id, payload in rows:
+                try:
+                    message = wire.decode(payload)
+                except wire.WireError:  # of another release
+                    continue
+                if isinstance(message.body, wire.Manifest):
+                    where = (message.consult, message.body.digest)
+                    if not self._db.execute(
+                        "UPDATE file SET delivered = 0 WHERE consult = ? AND digest = ?", where
+                    ).rowcount:
+                        continue
+                self._db.execute(
+                    "INSERT OR IGNORE INTO outbox (id, consult, seq, payload)"
+                    " SELECT id, consult, seq, payload FROM freed WHERE id = ?",
+                    (id,),
+                )
+                self._db.execute("DELETE FROM freed WHERE id = ?", (id,))
+                messages.append(message)
+        return messages
 
     def make_room(self, wanted_bytes: int) -> int:
         """Lets files go that the hub has, the oldest first, until so much is free. Gives how many."""
@@ -396,8 +427,14 @@ class Store:
                     "UPDATE consult SET next_seq = max(next_seq, ?), emergency = emergency OR ? WHERE id = ?",
                     (message.seq + 1, is_emergency(message.body), message.consult),
                 )
-            case MessagesFreed(ids):
+            case MessagesFreed(ids, at_ms):
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO freed (id, consult, seq, payload, freed_at_ms)"
+                    " SELECT id, consult, seq, payload, ? FROM outbox WHERE id = ?",
+                    ((at_ms, id) for id in ids),
+                )
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", ((id,) for id in ids))
+                run("DELETE FROM freed WHERE freed_at_ms < ?", (at_ms - KEPT_MS,))
             case MessageSetAside(id, aside):
                 run("UPDATE outbox SET set_aside = ?, set_aside_at_ms = ? WHERE id = ?", (aside.times, aside.at_ms, id))
             case FileKept(consult, digest, role, mime, size, at_ms, by, duration_ms, of, rendition):

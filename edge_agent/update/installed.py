@@ -174,6 +174,8 @@ class Installed:
             target = release / path.removeprefix(KIT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+            if data.startswith(b"#!"):
+                target.chmod(0o755)  # a stick's file system, and a manifest, do not keep it
             if path.startswith(WHEELS):
                 wheels.append(target)
         (release / MANIFEST).write_bytes(signed.manifest)

@@ -37,12 +37,9 @@ def ask_agent(state_dir: Path) -> Agent | None:
     return Agent(state.quiet, state.broker_up, state.media_up, state.version)
 
 
-def restart_services() -> None:
-    """Returns when the agent says that it is ready, or does not become so."""
-    # The screen loads its pages anew; a hub on the same machine must not run from a release that is thrown away later.
-    others = ("teleconsult-screen.service", "teleconsult-hub.service")
-    for words in (("restart", "teleconsult-agent.service"), ("try-restart", *others)):
-        subprocess.run(["systemctl", *words], check=False, timeout=RESTART_S, stdin=subprocess.DEVNULL)
+def systemctl(*words: str) -> None:
+    """To start the agent returns when it says that it is ready, or does not become so."""
+    subprocess.run(["systemctl", *words], check=False, timeout=RESTART_S, stdin=subprocess.DEVNULL)
 
 
 class Update:
@@ -53,14 +50,14 @@ class Update:
         ask: Callable[[], Agent | None],
         day_bytes: int,
         said: Callable[[str], None],
-        restart: Callable[[], None] = restart_services,
+        systemctl: Callable[..., None] = systemctl,
         build: Builds = build,
         wall: Callable[[], float] = time.time,
         mono: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._installed, self._source, self._ask = installed, source, ask
-        self._day_bytes, self._said, self._restart, self._build = day_bytes, said, restart, build
+        self._day_bytes, self._said, self._systemctl, self._build = day_bytes, said, systemctl, build
         self._wall, self._mono, self._pause = wall, mono, pause
         self._offered: Offered | None = None
         self._wanted: dict[str, Content] = {}
@@ -160,6 +157,8 @@ class Update:
             case "confirm":
                 installed.confirm()
                 self._state.tries = 0
+                # A hub on the same machine takes no part in a trial, nor runs from a release that is thrown away later.
+                self._systemctl("try-restart", "teleconsult-hub.service")
                 self._said(f"release {installed.current} is well, and good from now on")
             case "go_back":
                 installed.go_back()
@@ -168,6 +167,10 @@ class Update:
                 self._well = False
                 return False
         return True
+
+    def _restart(self) -> None:
+        self._systemctl("restart", "teleconsult-agent.service")
+        self._systemctl("try-restart", "teleconsult-screen.service")  # its pages are of the other release
 
     def _tried(self) -> None:
         self._state.tries, self._state.tried_at = self._state.tries + 1, self._wall()

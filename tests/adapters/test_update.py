@@ -48,16 +48,17 @@ class Kiosk:
             return None
         return Agent(self.quiet, broker_up=True, media_up=True, version=self.running)
 
-    def restart(self) -> None:
-        self.restarts += 1
-        self.running = self.installed.current
+    def systemctl(self, word: str, unit: str) -> None:
+        if word == "restart":
+            self.restarts += 1
+            self.running = self.installed.current
 
     def pause(self, seconds: float) -> None:
         self.mono += seconds
 
     def update(self, source, day_bytes: int = DAY_BYTES) -> Update:
         return Update(
-            self.installed, source, self.ask, day_bytes, self.said.append, self.restart, build,
+            self.installed, source, self.ask, day_bytes, self.said.append, self.systemctl, build,
             lambda: self.wall, lambda: self.mono, self.pause,
         )  # fmt: skip
 
@@ -81,11 +82,14 @@ def folder(tmp_path: Path, version: str = "1.1", files=NEW, **more) -> Folder:
 
 
 def test_a_release_from_a_folder_takes_over(kiosk: Kiosk, tmp_path: Path) -> None:
-    assert kiosk.update(folder(tmp_path)).run(KEYS)
+    source = folder(tmp_path, files={**NEW, "kit/scripts/x": b"#!/bin/sh\n"})
+    assert kiosk.update(source).run(KEYS)
     assert (kiosk.running, kiosk.installed.good, kiosk.restarts) == ("1.1", "1.1", 1)
     assert (kiosk.installed.path("1.1") / "kiosk/a.py").read_bytes() == NEW["kit/kiosk/a.py"]
+    modes = [(kiosk.installed.path("1.1") / name).stat().st_mode & 0o111 for name in ("kiosk/a.py", "scripts/x")]
+    assert modes == [0, 0o111]
     assert kiosk.installed.keys() == KEYS
-    assert kiosk.update(folder(tmp_path)).run(None)  # again: nothing
+    assert kiosk.update(source).run(None)  # again: nothing
     assert kiosk.restarts == 1
 
 
@@ -103,11 +107,11 @@ def test_one_that_does_not_get_well_is_left_and_tried_three_times(kiosk: Kiosk, 
 
 
 def test_a_run_that_was_killed_on_trial_is_settled_by_the_next(kiosk: Kiosk, tmp_path: Path) -> None:
-    def dies() -> None:
+    def dies(*_: str) -> None:
         raise KeyboardInterrupt
 
     update = kiosk.update(folder(tmp_path))
-    update._restart = dies
+    update._systemctl = dies
     with pytest.raises(KeyboardInterrupt):
         update.run(KEYS)
     assert (kiosk.installed.current, kiosk.installed.good) == ("1.1", "1.0")

@@ -63,7 +63,7 @@ class Writer:
         if choose.random() < 0.4:
             self.say("freeing", *ids)
             delivered = [FileDelivered(consult, digest) for digest in files]
-            self.commit(MessagesFreed(tuple(message.id for message in messages)), *delivered)
+            self.commit(MessagesFreed(tuple(message.id for message in messages), 1), *delivered)
             self.say("freed", *ids)
         if choose.random() < 0.4:
             self._reply(consult)

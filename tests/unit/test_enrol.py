@@ -81,7 +81,11 @@ class Office:
         topic = wire.up_topic(kiosk.kiosk, body.CHANNEL)
         reader = None if isinstance(body, wire.Status) else self.authority.seal_key.public_key()
         payload = trust.wrap(wire.encode(wire.Message(body)), topic, kiosk.signing_key, reader, counter=counter)
-        self.do(lambda session: self.sealing.open(session, topic, payload, now_ms()))
+
+        def hear(session: Session) -> None:
+            self.sealing.admit(session, self.sealing.open(session, topic, payload, now_ms()))
+
+        self.do(hear)
 
     def tells(self, kiosk: str) -> int:
         """How many messages come out when there is one for this kiosk."""

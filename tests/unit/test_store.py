@@ -37,6 +37,8 @@ from edge_agent.storage import (
 from edge_agent.storage.database import connect
 
 CONSULT = b"k" * 16
+NOW_MS = 1_790_000_000_000
+DAY_MS = 24 * 3600 * 1000
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_what_is_freed_or_gone_does_not_come_back_and_what_is_set_aside_comes_ba
     messages = [wire.Message(wire.CaseNote("patient", seq), CONSULT, seq=seq) for seq in range(1, 4)]
     store.commit([*map(MessageQueued, messages), DraftKept(CONSULT, b"draft")])
     store.commit(
-        [MessagesFreed((messages[0].id,)), MessageSetAside(messages[1].id, SetAside(2, 99)), DraftGone(CONSULT)]
+        [MessagesFreed((messages[0].id,), NOW_MS), MessageSetAside(messages[1].id, SetAside(2, 99)), DraftGone(CONSULT)]
     )
     contents = again(store).load()
     assert contents.waiting == messages[1:]
@@ -110,11 +112,46 @@ def test_what_is_freed_or_gone_does_not_come_back_and_what_is_set_aside_comes_ba
     assert contents.consults[0].next_seq == 4
 
 
+def test_what_a_restored_hub_has_lost_waits_again(store):
+    here, gone = keep(store, b"here" * 100), keep(store, b"gone" * 100)
+    old, *rest = messages = [
+        wire.Message(body, CONSULT, seq=seq)
+        for seq, body in enumerate(
+            [
+                wire.CaseNote("patient", 1),
+                wire.CaseNote("patient", 2),
+                *(wire.Manifest(file.digest, "photo", "image/jpeg", 400, 1, "patient") for file in (here, gone)),
+            ],
+            1,
+        )
+    ]
+    store.commit([*map(MessageQueued, messages)])
+    store.commit([MessagesFreed((old.id,), NOW_MS - 5 * DAY_MS)])
+    delivered = [FileDelivered(CONSULT, file.digest) for file in (here, gone)]
+    store.commit([MessagesFreed(tuple(message.id for message in rest), NOW_MS), *delivered])
+    store.commit([FileForgotten(CONSULT, gone.digest)])
+    store = again(store)
+    assert store.load().waiting == [], "nothing of it waits by itself"
+    assert store.take_back(NOW_MS + 2 * DAY_MS) == []
+    assert store.take_back(NOW_MS - DAY_MS) == rest[:2], "not what the hub still has, nor a file that made room"
+    contents = again(store).load()
+    assert contents.waiting == rest[:2]
+    assert [file.digest for file in contents.files] == [here.digest]
+
+
+def test_what_was_freed_long_ago_goes(store):
+    messages = [wire.Message(wire.CaseNote("patient", seq), CONSULT, seq=seq) for seq in (1, 2)]
+    store.commit([*map(MessageQueued, messages)])
+    store.commit([MessagesFreed((messages[0].id,), NOW_MS)])
+    store.commit([MessagesFreed((messages[1].id,), NOW_MS + 15 * DAY_MS)])
+    assert store.take_back(0) == messages[1:]
+
+
 def test_an_emergency_is_one_after_its_call_has_its_receipt(store):
     call = wire.Message(wire.CallRequested(b"c" * 8, 1, emergency=True), CONSULT, seq=1)
     note = wire.Message(wire.CaseNote("patient", 2), CONSULT, seq=2)
     store.commit([MessageQueued(call)])
-    store.commit([MessagesFreed((call.id,)), MessageQueued(note)])
+    store.commit([MessagesFreed((call.id,), NOW_MS), MessageQueued(note)])
     contents = again(store).load()
     assert contents.waiting == [note]
     assert contents.consults[0].emergency

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009_spent"
+revision = "0008_spent"
 down_revision = "0007_renditions"
 
 
