@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-_BYTES = {"call": 8, "advice": 8, "turn": 8, "nonce": 8, "ids": 8, "digest": 32, "of": 32, "key": 32, "boot": 4, "consults": 16}
+_BYTES = {"call": 8, "advice": 8, "turn": 8, "nonce": 8, "ids": 8, "digest": 32, "of": 32, "key": 32, "boot": 4}
+_BYTES["consults"] = 16  # each begins with the id
 
 
 def samples(wire: Any) -> list[Any]:
@@ -44,7 +45,7 @@ def value(kind: Any, name: str, wire: Any) -> Any:
         return value(next(each for each in inner if each is not type(None)), name, wire)
     if kind is bytes:
         return bytes(range(1 if name == "of" else 0, _BYTES.get(name, 5) + (name == "of")))
-    simple = {str: f"{name} é"[:20], int: 7, bool: True, float: 2.5}
+    simple = {str: f"{name[:2]}é", int: 7, bool: True, float: 2.5}
     if kind in simple:
         return simple[kind]
     return kind(**{each: value(hint, each, wire) for each, hint in typing.get_type_hints(kind).items()})
