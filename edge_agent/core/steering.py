@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from edge_agent.core import farstill
 from edge_agent.core.allocator import Allocation, Motion, Share
-from edge_agent.core.sdp import VoiceWish
+from edge_agent.core.sdp import FREE_FROM_KBPS, VoiceWish
 from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, MARGIN, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
@@ -20,8 +20,7 @@ CHANNEL_LABEL = "link"
 STILLS_ID, STILLS_LABEL = 1, "stills"  # from the browser, unordered and never sent again by SCTP
 PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
-FREE_FROM_KBPS = 400  # on such a link a browser may try what it likes
-MOST_MOVED = 0.25
+MOST_START_KBPS, MOST_MOVED = 1_000, 0.25
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 PACE_MOVED_BY = 0.15  # less is no news
 
@@ -86,13 +85,14 @@ class Steering:
         return json.dumps({"got": [still, *missing]}, separators=(",", ":"))
 
     def most_kbps(self, share: Share) -> int:
-        """Of all together, for the browser's own estimator; 0: what it likes. Left alone that tries 900 and then 1,800
-        kbit/s, with 5 kB of padding before the voice, whenever it is told of new streams."""
-        kbps = round(share.rate_bps / 1000)
-        was = FREE_FROM_KBPS if self._most_kbps == 0 else self._most_kbps
-        if was is None or abs(min(kbps, FREE_FROM_KBPS) - was) > MOST_MOVED * was:
-            self._most_kbps = 0 if kbps >= FREE_FROM_KBPS else kbps
-        return self._most_kbps or 0
+        """What all together begins with, for the browser's own estimator; on a link that is not free it tries no more.
+        Left alone that tries 900 and then 1,800 kbit/s, with 5 kB of padding before the voice, whenever it is told of
+        new streams. On a free one it goes its own way from there."""
+        kbps, was = min(round(share.rate_bps / 1000), MOST_START_KBPS), self._most_kbps
+        stays_free = was is not None and was >= FREE_FROM_KBPS and kbps >= FREE_FROM_KBPS * (1 - MOST_MOVED)
+        if was is None or (abs(kbps - was) > MOST_MOVED * was and not stays_free):
+            self._most_kbps = was = kbps
+        return was
 
     def ceiling_bps(self, share: Share) -> int:
         """Of all that the browser may send (REMB): what it is told to, and what it may miss that by."""

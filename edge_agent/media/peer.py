@@ -184,7 +184,7 @@ class Leg:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
-        return sdp.compress(described, voice_wish(down.voice), self._steering.most_kbps(down) or None)
+        return sdp.compress(described, voice_wish(down.voice), self._steering.most_kbps(down))
 
     def _offer_again(self) -> None:
         if not self._closed and not self.is_connected:

@@ -20,9 +20,10 @@ const FIELDS = {
   video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
   still: { every: [1, 600], bytes: [500, 20_000], height: [16, 480], bps: [1000, 1e6] },
   voice: { bps: [6000, 510_000], ms: [10, 120], hz: [8000, 48_000], fec: [0, 1], dtx: [0, 1], red: [0, 1] },
-  all: { most: [0, 1e6] },
+  all: { most: [1, 1e6] },
 };
 
+const FREE_FROM_KBPS = 400; // on such a link the browser's own estimator may try what it likes
 const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
 
 export class Leg {
@@ -104,7 +105,7 @@ export class Leg {
       transceiver.direction = willSend[kind] ? "sendrecv" : "recvonly";
       if (tracks[kind]) await transceiver.sender.replaceTrack(tracks[kind]);
     }
-    await this.#setAnswer();
+    await this.#setAnswer(this.offer);
     await this.#apply();
     await this.#gathered();
     this.sdp = this.pc.localDescription.sdp;
@@ -185,7 +186,7 @@ export class Leg {
       void this.#apply();
       this.stills.obey(this.video === null && isOrder(order.still, FIELDS.still) ? order.still : null);
     }
-    const all = { most: order?.most ?? 0 };
+    const all = { most: order?.most ?? FREE_FROM_KBPS };
     const described = JSON.stringify([order?.voice, all]);
     if (isOrder(order?.voice, FIELDS.voice) && isOrder(all, FIELDS.all) && described !== this.asked) {
       // What the offer asks for already is no change.
@@ -199,14 +200,15 @@ export class Leg {
   async #describe(offer) {
     if (this.pc.signalingState !== "stable") return;
     await this.pc.setRemoteDescription({ type: "offer", sdp: offer });
-    await this.#setAnswer();
+    await this.#setAnswer(offer);
     this.offer = offer;
   }
 
-  async #setAnswer() {
+  /** @param {string} offer */
+  async #setAnswer(offer) {
     const answer = await this.pc.createAnswer();
     try {
-      await this.pc.setLocalDescription({ type: "answer", sdp: withoutPadding(answer.sdp ?? "") });
+      await this.pc.setLocalDescription({ type: "answer", sdp: /x-google-max-bitrate/.test(offer) ? withoutPadding(answer.sdp ?? "") : answer.sdp });
     } catch {
       await this.pc.setLocalDescription(answer); // a browser that takes its own words only
     }
@@ -292,7 +294,7 @@ function lineOf(told) {
 /**
  * @param {string} offer
  * @param {{bps: number, ms: number, hz: number, fec: boolean, dtx: boolean, red: boolean}} voice
- * @param {number} most kbit/s of all together, for the browser's own estimator; 0: what it likes
+ * @param {number} most kbit/s of all together, for the browser's own estimator: what it begins with, and may try
  */
 function asking(offer, { bps, ms, hz, fec, dtx, red }, most) {
   const opus = offer.match(/^a=rtpmap:(\d+) opus\/48000/m)?.[1];
@@ -307,7 +309,7 @@ function asking(offer, { bps, ms, hz, fec, dtx, red }, most) {
     )
     .replace(/^a=(ptime|maxptime):\d+$/gm, `a=$1:${ms}`)
     .replace(/^a=fmtp:\d+ x-google-.*\r?\n/m, "")
-    .replace(/^a=rtpmap:(\d+) VP8\/90000(\r?\n)/m, (line, vp8, end) => (most ? `${line}a=fmtp:${vp8} x-google-start-bitrate=${most};x-google-max-bitrate=${most}${end}` : line));
+    .replace(/^a=rtpmap:(\d+) VP8\/90000(\r?\n)/m, (line, vp8, end) => `${line}a=fmtp:${vp8} x-google-start-bitrate=${most}${most < FREE_FROM_KBPS ? `;x-google-max-bitrate=${most}` : ""}${end}`);
 }
 
 /**
