@@ -247,6 +247,14 @@ class Kiosk:
     def heard(self, since: int = 0) -> Samples:
         return read_wav(self.speaker_wav)[since:]
 
+    def heard_since(self, at: float) -> Samples:
+        """From a Unix time on. The speaker's file stands still while nothing is played, and gets that silence with the
+        next sound: places in it are told from its end."""
+        if not self.speaker_wav.exists():
+            return np.zeros(0, np.int16)
+        length, ended = self.heard_length(), self.speaker_wav.stat().st_mtime
+        return self.heard(max(0, length - max(0, round((ended - at) * RATE_HZ))))
+
     async def until_sound(self, since: int, timeout_s: float = 10.0) -> None:
         def loud() -> bool:
             return self.heard_length() > since and bool(np.any(np.abs(self.heard(since).astype(np.int32)) > LOUD))

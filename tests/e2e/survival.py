@@ -142,14 +142,14 @@ class Listener:
 
     def __init__(self, kiosk: Kiosk, doctor: Doctor, from_leg: int = 0) -> None:
         self._kiosk, self._doctor, self._from_leg = kiosk, doctor, from_leg
-        self._began, self._played = time.time(), kiosk.heard_length()
+        self._began = time.time()
 
     async def until_both_hear(self, timeout_s: float = 25.0) -> tuple[float, float]:
         """Seconds from the beginning to the steady voice at the kiosk and at the doctor; infinite where it is not."""
         at_kiosk = at_doctor = math.inf
         while time.time() - self._began < timeout_s and max(at_kiosk, at_doctor) == math.inf:
             await asyncio.sleep(0.5)
-            at_kiosk = steady_s(self._kiosk.heard(self._played), DOCTOR_HZ)
+            at_kiosk = steady_s(self._kiosk.heard_since(self._began), DOCTOR_HZ)
             legs = range(self._from_leg, await self._doctor.tap.sounds())
             at_doctor = min([await self._doctor_hears(leg) for leg in legs], default=math.inf)
         return at_kiosk, at_doctor

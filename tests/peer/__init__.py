@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-_BYTES = {"call": 8, "advice": 8, "turn": 8, "nonce": 8, "ids": 8, "digest": 32, "of": 32, "key": 32, "boot": 4}
+_BYTES = {"call": 8, "advice": 8, "turn": 8, "nonce": 8, "ids": 8, "digest": 32, "of": 32, "key": 32, "boot": 4, "consults": 16}
 
 
 def samples(wire: Any) -> list[Any]:
