@@ -49,9 +49,14 @@ export class StillSender {
   /** @param {StillOrder|null} order */
   obey(order) {
     const { every, bytes, height } = this.order ?? {};
-    const same = every === order?.every && bytes === order?.bytes && height === order?.height;
+    const same = order !== null && bytes === order.bytes && height === order.height;
     this.order = order;
-    if (same) return; // another pace is for what is under way too
+    if (same) {
+      // Another pace and another interval are for what is under way too.
+      this.dueAt += 1000 * (order.every - every);
+      this.giveUpAt += 1000 * PATIENCE * (order.every - every);
+      return;
+    }
     this.#drop();
     clearInterval(this.timer);
     if (order && !this.cannot) this.timer = setInterval(() => void this.#look(), LOOK_MS);
