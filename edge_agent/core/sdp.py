@@ -23,7 +23,6 @@ MAX_TEXT_BYTES = 16 * 1024  # a browser's answer has 2 to 6 kB; more is not one,
 MAX_CANDIDATES = 40
 MAX_MEDIA = 4
 MOST_PTIME_MS = 1000
-FREE_FROM_KBPS = 400  # on such a link a browser's estimator may try what it likes, from there on
 SCTP_PORT, MAX_MESSAGE_BYTES = 5000, 65536  # of data channels (RFC 8841): of no other port, and no longer ones
 
 # What a payload type may be. RFC 7587 (Opus), RFC 2198 (RED), RFC 7741 (VP8), RFC 4588 (retransmission).
@@ -119,8 +118,7 @@ def compress(sdp: str, voice: VoiceWish | None = None, most_kbps: int | None = N
         if section.kind == "audio" and voice is not None:
             _ask_for_voice(section, voice)
         elif section.kind == "video" and most_kbps is not None:
-            most = f";x-google-max-bitrate={most_kbps}" if most_kbps < FREE_FROM_KBPS else ""
-            section.fmtp[_main(section)] = f"x-google-start-bitrate={most_kbps}{most}"
+            section.fmtp[_main(section)] = f"x-google-start-bitrate={most_kbps};x-google-max-bitrate={most_kbps}"
     while True:
         deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
         data = bytes([FORMAT]) + deflater.compress(_canonical(transport, media).encode()) + deflater.flush()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from edge_agent.core import farstill
 from edge_agent.core.allocator import Allocation, Motion, Share
-from edge_agent.core.sdp import FREE_FROM_KBPS, VoiceWish
+from edge_agent.core.sdp import VoiceWish
 from edge_agent.core.voice import CONTROL_BPS, FEC_FROM_BPS, MARGIN, VoicePlan
 
 CHANNEL_ID = 0  # negotiated beforehand: nothing is said on the link to open it
@@ -20,7 +20,8 @@ CHANNEL_LABEL = "link"
 STILLS_ID, STILLS_LABEL = 1, "stills"  # from the browser, unordered and never sent again by SCTP
 PHOTO_WANTED, NO_PHOTO = '{"photo":1}', '{"photo":0}'  # the browser asks for one; the kiosk's camera gave none
 LINE_SHARE, LINE_BITS, LINE_S = 0.01, 1_600, 2.0  # of the link; one message with its headers; no more often
-MOST_START_KBPS, MOST_MOVED = 1_000, 0.25
+FREE_FROM_BPS, KNOWN_FOR_S = 400_000, 1.0  # at a call's start what is known of a link grows from train to train
+MOST_MOVED = 0.25
 LATER_S = 2.0  # a browser codes its voice anew at most so often, when it is for the better
 PACE_MOVED_BY = 0.15  # less is no news
 
@@ -38,12 +39,15 @@ def voice_wish(plan: VoicePlan) -> VoiceWish:
 
 
 class Steering:
-    """Of one leg. `voice` is what its offer asks for."""
+    """Of one leg. `voice` is what its offer asks for; `is_told`: what the link carries is configured."""
 
-    def __init__(self, voice: VoicePlan, now: float) -> None:
+    def __init__(self, voice: VoicePlan, now: float, is_told: bool = False) -> None:
         self.voice = voice
         self._voice_at = now - LATER_S
         self._most_kbps: int | None = None
+        self._is_told = is_told
+        self._is_thin: bool | None = None  # not known yet
+        self._known_at = now
         self._last = ""
         self._pace_bps = 0.0
         self._line_at = now
@@ -54,9 +58,12 @@ class Steering:
             saves = share.voice.wire_bps < self.voice.wire_bps
             if saves or held or now - self._voice_at >= LATER_S:
                 self.voice, self._voice_at = share.voice, now
+        most_kbps = self.most_kbps(share, now)
         told: dict[str, object] = {
-            "video": self._video(share), "voice": self._voice(), "most": self.most_kbps(share),
+            "video": None if self._is_thin is None else self._video(share), "voice": self._voice(),
         }  # fmt: skip
+        if most_kbps is not None:
+            told["most"] = most_kbps
         if not held and (still := self._still(share)) is not None:
             told["still"] = still
         order = json.dumps(told, separators=(",", ":"))
@@ -84,13 +91,21 @@ class Steering:
         """What is missing of it; nothing: it is whole."""
         return json.dumps({"got": [still, *missing]}, separators=(",", ":"))
 
-    def most_kbps(self, share: Share) -> int:
-        """What all together begins with, for the browser's own estimator; on a link that is not free it tries no more.
-        Left alone that tries 900 and then 1,800 kbit/s, with 5 kB of padding before the voice, whenever it is told of
-        new streams. On a free one it goes its own way from there."""
-        kbps, was = min(round(share.rate_bps / 1000), MOST_START_KBPS), self._most_kbps
-        stays_free = was is not None and was >= FREE_FROM_KBPS and kbps >= FREE_FROM_KBPS * (1 - MOST_MOVED)
-        if was is None or (abs(kbps - was) > MOST_MOVED * was and not stays_free):
+    def most_kbps(self, share: Share, now: float) -> int | None:
+        """Of all together, for the browser's own estimator; None: it is left alone, as on a link that is free. It tries
+        900 and then 1,800 kbit/s, with 5 kB of padding before the voice, whenever it is told of new streams; what it
+        has been told once it does not forget."""
+        if self._is_thin is None:
+            if share.reason == "guessed":
+                self._known_at = now
+            elif share.rate_bps >= FREE_FROM_BPS:
+                self._is_thin = False
+            elif self._is_told or now - self._known_at >= KNOWN_FOR_S:
+                self._is_thin = True
+        if not self._is_thin:
+            return None
+        kbps, was = round(share.rate_bps / 1000), self._most_kbps
+        if was is None or abs(kbps - was) > MOST_MOVED * was:
             self._most_kbps = was = kbps
         return was
 

@@ -123,7 +123,7 @@ class Leg:
         now = time.monotonic()
         self._link = LinkShare(link, now, held)
         self._allocation = self._link.allocation
-        self._steering = Steering(self._allocation.down.voice, now)
+        self._steering = Steering(self._allocation.down.voice, now, link.told_down_bps is not None)
         self._ceiling_bps, self._ceiling_at = 0, 0.0
         self._count_at = 0.0
         self.microphone = MicrophoneTrack(held, self._allocation.up.voice)
@@ -184,7 +184,7 @@ class Leg:
         assert self._ice is not None  # noqa: S101
         described = ice.with_candidates(self._connection.localDescription.sdp, self._ice)
         down = self._allocation.down
-        return sdp.compress(described, voice_wish(down.voice), self._steering.most_kbps(down))
+        return sdp.compress(described, voice_wish(down.voice), self._steering.most_kbps(down, time.monotonic()))
 
     def _offer_again(self) -> None:
         if not self._closed and not self.is_connected:

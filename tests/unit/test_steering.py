@@ -23,7 +23,7 @@ def order(steering: Steering, of: Share, now: float, held: bool = False) -> Any:
 
 def test_pictures_as_the_link_carries_them() -> None:
     thin, middle = share(32), share(256)
-    steering = Steering(thin.voice, 0.0)
+    steering = Steering(thin.voice, 0.0, is_told=True)
     first = order(steering, thin, 0.0)
     assert first["video"] is None
     assert first["still"] == {"every": 5, "bytes": 3000, "height": 240, "bps": 28720}
@@ -83,11 +83,23 @@ def test_how_the_line_is_is_said_now_and_then() -> None:
         assert steering.line(allocation, (0.02, 0.0), 0.41, 0.04, every_s + 0.1) is None
 
 
-def test_the_browsers_own_estimator_may_try_no_more_than_the_link_carries() -> None:
+def test_the_browsers_own_estimator_may_try_no_more_than_a_thin_link_carries() -> None:
     steering = Steering(share(64).voice, 0.0)
-    assert order(steering, share(64), 0.0)["most"] == 64
+    first = order(steering, share(64), 0.1)
+    assert "most" not in first, "a link's first train tells little"
+    assert first["video"] is None, "it would be padded for"
+    thin = order(steering, share(64), 1.2)
+    assert thin["most"] == 64
+    assert thin["video"] is not None
     assert order(steering, share(72), 10.0)["most"] == 64, "a browser describes its streams anew for it"
     assert order(steering, share(96), 20.0)["most"] == 96
     assert order(steering, share(1000), 30.0)["most"] == 1000
-    assert steering.most_kbps(share(380)) == 1000, "on a free link its own estimate is not disturbed"
-    assert steering.most_kbps(share(200)) == 200
+
+
+def test_on_a_free_link_the_browsers_estimator_is_left_alone() -> None:
+    steering = Steering(share(64).voice, 0.0)
+    order(steering, share(64), 0.1)
+    free = order(steering, share(1000), 0.4)
+    assert "most" not in free
+    assert free["video"] is not None
+    assert "most" not in order(steering, share(96), 20.0)

@@ -20,10 +20,9 @@ const FIELDS = {
   video: { bps: [1000, 1e7], height: [16, 2160], rate: [0.01, 120] },
   still: { every: [1, 600], bytes: [500, 20_000], height: [16, 480], bps: [1000, 1e6] },
   voice: { bps: [6000, 510_000], ms: [10, 120], hz: [8000, 48_000], fec: [0, 1], dtx: [0, 1], red: [0, 1] },
-  all: { most: [1, 1e6] },
+  all: { most: [0, 1e6] },
 };
 
-const FREE_FROM_KBPS = 400; // on such a link the browser's own estimator may try what it likes
 const GATHER_MS = 500; // on a LAN it takes some ten; what a far TURN server gives follows the answer
 
 export class Leg {
@@ -186,7 +185,7 @@ export class Leg {
       void this.#apply();
       this.stills.obey(this.video === null && isOrder(order.still, FIELDS.still) ? order.still : null);
     }
-    const all = { most: order?.most ?? FREE_FROM_KBPS };
+    const all = { most: order?.most ?? 0 };
     const described = JSON.stringify([order?.voice, all]);
     if (isOrder(order?.voice, FIELDS.voice) && isOrder(all, FIELDS.all) && described !== this.asked) {
       // What the offer asks for already is no change.
@@ -294,7 +293,7 @@ function lineOf(told) {
 /**
  * @param {string} offer
  * @param {{bps: number, ms: number, hz: number, fec: boolean, dtx: boolean, red: boolean}} voice
- * @param {number} most kbit/s of all together, for the browser's own estimator: what it begins with, and may try
+ * @param {number} most kbit/s of all together, for the browser's own estimator: what it begins with, and may try; 0: what it likes
  */
 function asking(offer, { bps, ms, hz, fec, dtx, red }, most) {
   const opus = offer.match(/^a=rtpmap:(\d+) opus\/48000/m)?.[1];
@@ -309,7 +308,7 @@ function asking(offer, { bps, ms, hz, fec, dtx, red }, most) {
     )
     .replace(/^a=(ptime|maxptime):\d+$/gm, `a=$1:${ms}`)
     .replace(/^a=fmtp:\d+ x-google-.*\r?\n/m, "")
-    .replace(/^a=rtpmap:(\d+) VP8\/90000(\r?\n)/m, (line, vp8, end) => `${line}a=fmtp:${vp8} x-google-start-bitrate=${most}${most < FREE_FROM_KBPS ? `;x-google-max-bitrate=${most}` : ""}${end}`);
+    .replace(/^a=rtpmap:(\d+) VP8\/90000(\r?\n)/m, (line, vp8, end) => (most ? `${line}a=fmtp:${vp8} x-google-start-bitrate=${most};x-google-max-bitrate=${most}${end}` : line));
 }
 
 /**
