@@ -23,9 +23,7 @@ STEP_MS = 50  # the fastest is slower by as much: the path is another, and what 
 INTERVAL_S = 0.5  # of which the worst counts
 FORGET = 0.983  # an interval: half of what was learnt counts after 20 s
 QUANTILE = 0.97
-START_INTERVALS, START_FORGET = 20, 0.75  # a call's first seconds, with the first picture, tell little of the rest
 FALL_INTERVALS = 2  # between two steps down: a target that goes up and down by turns is heard more than a high one
-FALL_SHARE = 0.25  # of what is too much, a step
 GAP_S = 0.2  # time in which nothing comes ages nothing
 OUTAGE_S = 1.0  # nothing for so long: what has queued up meanwhile says nothing of the link's jitter
 CATCH_UP_S = 2.0
@@ -119,7 +117,7 @@ class ArrivalDelay:
         if worst > self._quantile_ms + PEAK_OVER_MS:
             self._peaks.append((self._active_s, worst))
         self._intervals += 1
-        forget = min(START_FORGET if self._intervals < START_INTERVALS else FORGET, 1 - 2 / (self._intervals + 1))
+        forget = min(FORGET, 1 - 2 / (self._intervals + 1))
         self._weights *= forget
         self._weights[int(worst) // GRAIN_MS] += 1 - forget
         reached = np.cumsum(self._weights) >= QUANTILE * self._weights.sum()
@@ -127,7 +125,7 @@ class ArrivalDelay:
         if quantile >= self._quantile_ms:
             self._quantile_ms = quantile
         elif self._intervals % FALL_INTERVALS == 0:
-            self._quantile_ms -= max(GRAIN_MS, int(FALL_SHARE * (self._quantile_ms - quantile)) // GRAIN_MS * GRAIN_MS)
+            self._quantile_ms -= GRAIN_MS
 
     def _shift(self, grains: int) -> None:
         """All that was learnt is so much less above the fastest than it was."""

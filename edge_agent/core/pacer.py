@@ -5,7 +5,7 @@ come, first served, so whatever is to wait for the voice must wait here:
 
 1. Voice leaves at once. What it takes of the link is taken from the others.
 2. The others leave one by one, by class, when the link is done with all that left before.
-3. What has waited too long for a link that the voice fills leaves all the same, now and then.
+3. Reports and orders leave all the same where the voice fills the link.
 4. Nothing but voice is longer than `longest_packet_bytes`, as no one can overtake what is under way.
 5. What would wait too long goes: pictures as a whole, never a part of one; the rest oldest first.
 
@@ -30,8 +30,8 @@ MOST_PICTURES_S = 1.0  # of the link; what waits longer is of the past when it a
 MOST_WAITING = 64  # packets of each other class
 MOST_RETRANSMISSION_AGE_S = 1.0
 # Where the voice takes all that there is, reports and orders leave after so long all the same, since it is by them that
-# it comes to take less; and of pictures a packet each so often.
-LATEST_S, LATEST_PICTURE_S = 0.5, 3.0
+# it comes to take less.
+LATEST_S = 0.5
 
 
 class Kind(IntEnum):
@@ -83,7 +83,7 @@ class Pacer(Generic[Packet]):
         self._rate_bps = rate_bps
         self._is_held = False
         self._debt_bits = 0.0  # what the link is still busy with
-        self._at = self._picture_left_at = now
+        self._at = now
         self._others: dict[Kind, deque[_Waiting[Packet]]] = {
             kind: deque() for kind in Kind if kind not in (Kind.PICTURE, Kind.UPPER)
         }
@@ -183,11 +183,6 @@ class Pacer(Generic[Packet]):
             waiting = self._others[kind]
             if waiting and now - waiting[0].since >= LATEST_S:
                 return self._gone(kind, waiting.popleft())
-        pictures = self._pictures[Kind.PICTURE]
-        packets = pictures[0].packets if pictures else None
-        late = packets and now - max(packets[0].since, self._picture_left_at) >= LATEST_PICTURE_S
-        if late and not self._is_held and (found := self._first(Kind.PICTURE, now)) is not None:
-            return self._gone(Kind.PICTURE, found)
         return None
 
     def _first(self, kind: Kind, now: float) -> _Waiting[Packet] | None:
@@ -198,7 +193,6 @@ class Pacer(Generic[Packet]):
             if not pictures or not pictures[0].packets:
                 return None
             pictures[0].has_begun = True
-            self._picture_left_at = now
             return pictures[0].packets.popleft()
         waiting = self._others[kind]
         while waiting:
