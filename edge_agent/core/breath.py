@@ -3,9 +3,7 @@
 Pure. In an outage a modem keeps what it is given. Seconds of old voice and pictures would come out first when the link
 is back, and the new voice only behind them. So once the far end has been silent for well longer than it usually is, no
 sound and no picture goes, and the path is asked instead whether it lives; with the first thing that is heard, all goes.
-Pictures are held sooner: they are most of what waits, and one that comes a moment later harms nobody. Sound of as soon
-waits here first: it goes when something is heard in time, and otherwise nobody has to hear it before what is new. A
-browser's buffer takes seconds to be rid of one.
+Pictures are held sooner: they are most of what waits, and one that comes a moment later harms nobody.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import math
 
 LEAST_SILENCE_S = 1.2  # of a far end that speaks; a handover between two masts may take one
-LEAST_SILENCE_OF_SOUND_S = 0.5
 LEAST_SILENCE_OF_PICTURES_S = 0.5  # the far end's pauses in speech have a packet each 0.4 s
 USUAL_GAPS = 4.0  # as many of the longest gap that there usually is: a far end may have little to say
 USUAL_GAPS_OF_PICTURES = 2.0
@@ -36,10 +33,6 @@ class Breath:
 
     def held(self, now: float) -> bool:
         return self._silent(now, LEAST_SILENCE_S, USUAL_GAPS)
-
-    def waits(self, now: float) -> bool:
-        """Sound does, not yet held for good."""
-        return self._silent(now, LEAST_SILENCE_OF_SOUND_S, USUAL_GAPS) and not self.held(now)
 
     def pictures_held(self, now: float) -> bool:
         return self._silent(now, LEAST_SILENCE_OF_PICTURES_S, USUAL_GAPS_OF_PICTURES)

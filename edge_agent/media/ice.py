@@ -13,7 +13,6 @@ import logging
 import random
 import ssl
 import struct
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 CHECK_PACE_S = 0.25  # between the first checks of two pairs: on a thin link they are not to crowd one another out
 FIRST_GATHERING_S = 0.5  # an offer waits so long for what STUN and TURN servers say; the rest follows it
 GATHERING_S = 30.0  # TLS to a TURN server over a long link takes seven round trips, and packets are lost
-MOST_KEPT = 128  # packets, from when the far end falls silent until it is known whether the link is gone
 MOST_UNREAD = 512  # datagrams; before the keys are agreed upon nobody reads them, and anybody can send
 CHANNEL_DATA_BYTES, IPV6_BYTES = 4, 20  # RFC 8656, 12.4; an IPv6 header is so much longer than IPv4's
 FIRST_QUESTIONS = 2  # of consent, at once: a short round trip tells of a good link
@@ -119,8 +117,6 @@ class Connection(aioice.ice.Connection):
         self._breath: Breath | None = None  # once connected
         self.answered: Callable[[float, float], None] = lambda rtt_s, now: None  # of each question of consent
         self._news = asyncio.Event()  # something was heard
-        self._kept: deque[bytes] = deque(maxlen=MOST_KEPT)  # sound that waits
-        self._letting_go: asyncio.Task[None] | None = None
 
     # --- gathering
 
@@ -268,22 +264,9 @@ class Connection(aioice.ice.Connection):
 
     async def send(self, data: bytes) -> None:
         """Sound, pictures and reports are for a far end that is heard; see `edge_agent.core.breath`."""
-        if not 127 < data[0] < 192:  # RFC 7983
+        is_media = 127 < data[0] < 192  # RFC 7983
+        if not (is_media and self._holds_breath()):
             await super().send(data)
-        elif self._holds_breath():
-            self._kept.clear()
-        else:
-            self._kept.append(data)
-            if not self._keeps_back():
-                await self._send_kept()
-
-    async def _send_kept(self) -> None:
-        while self._kept:
-            await super().send(self._kept.popleft())
-
-    async def _let_go(self) -> None:
-        with contextlib.suppress(ConnectionError):  # closed meanwhile
-            await self._send_kept()
 
     async def until_fit_for_pictures(self) -> None:
         """Returns while the far end is heard, or once it is again: no picture is coded to wait in an outage."""
@@ -307,22 +290,10 @@ class Connection(aioice.ice.Connection):
         self._heard()
         super().request_received(message, addr, protocol)
 
-    def _keeps_back(self) -> bool:
-        return self._breath is not None and self._breath.waits(asyncio.get_running_loop().time())
-
     def _heard(self) -> None:
-        if self._breath is None:
-            return
-        if self._holds_breath():
-            self._kept.clear()
-        self._breath.heard(asyncio.get_running_loop().time())
-        self._news.set()
-        if self._kept and self._letting_go is None:
-            self._letting_go = asyncio.create_task(self._let_go())
-            self._letting_go.add_done_callback(self._has_let_go)
-
-    def _has_let_go(self, _: asyncio.Task[None]) -> None:
-        self._letting_go = None
+        if self._breath is not None:
+            self._breath.heard(asyncio.get_running_loop().time())
+            self._news.set()
 
     # --- consent
 
@@ -340,7 +311,7 @@ class Connection(aioice.ice.Connection):
         try:
             while (now := loop.time()) < consent.expires_at:
                 # It also says to a far end that holds its breath, and asks it, whether the link is back.
-                if now >= consent.next_question_at or self._holds_breath() or self._keeps_back() or first:
+                if now >= consent.next_question_at or self._holds_breath() or first:
                     first = max(0, first - 1)
                     consent.asked(now, _spread())
                     open_questions = [each for each in open_questions if each.is_open(now)]

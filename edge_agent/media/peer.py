@@ -401,6 +401,8 @@ class Leg:
 
     def _take_sound(self, packet: RtpPacket) -> None:
         payload, older = packet.payload, ()
+        if not payload:
+            return  # padding, where a browser has no other stream for it
         if packet.payload_type in hooks.red_payload_types(self._audio_receiver):
             try:
                 _, payload, older = red.parse(payload)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.core.breath import (
-    FIRST_S,
-    LEAST_SILENCE_OF_PICTURES_S,
-    LEAST_SILENCE_OF_SOUND_S,
-    LEAST_SILENCE_S,
-    Breath,
-)
+from edge_agent.core.breath import FIRST_S, LEAST_SILENCE_OF_PICTURES_S, LEAST_SILENCE_S, Breath
 
 TICK_S = 0.02
 
@@ -60,21 +54,6 @@ def test_pictures_are_held_sooner_and_in_no_pause_of_the_voice() -> None:
     assert call.pictures - before <= LEAST_SILENCE_OF_PICTURES_S / TICK_S + 5
     call.goes_on(1, 0.06)
     assert call.pictures - before >= LEAST_SILENCE_OF_PICTURES_S / TICK_S + 45
-
-
-def test_sound_waits_before_it_is_held_and_in_no_pause_of_the_voice() -> None:
-    breath = Breath(0.0)
-    for tick in range(500):
-        breath.heard(tick * 0.06)
-    last = 499 * 0.06
-    assert not breath.waits(last + LEAST_SILENCE_OF_SOUND_S - 0.01)
-    assert breath.waits(last + LEAST_SILENCE_OF_SOUND_S + 0.01)
-    assert not breath.waits(last + LEAST_SILENCE_S + 0.01)  # it is held
-    breath.heard(last + 1.0)  # in time
-    assert not breath.waits(last + 1.9)  # and from now on a second may be usual
-    for tick in range(100):
-        breath.heard(last + 1.0 + tick * 0.4)
-    assert not breath.waits(last + 1.0 + 99 * 0.4 + LEAST_SILENCE_S + 0.3)
 
 
 def test_one_outage_is_no_habit() -> None:

@@ -226,48 +226,6 @@ async def test_no_sound_goes_into_a_silent_link_and_all_again_when_something_is_
         assert await arrived(20) == 20
 
 
-async def test_sound_waits_for_a_moment_and_goes_in_order_when_something_is_heard_in_time(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (
-        ("FIRST_S", 0.0), ("LEAST_SILENCE_OF_SOUND_S", 0.1), ("LEAST_SILENCE_S", 0.6), ("USUAL_GAPS", 0.0),
-    ):  # fmt: skip
-        monkeypatch.setattr(breath, name, value)
-    monkeypatch.setattr(consent, "EXPIRES_S", 10.0)
-    path.dead = True  # to checks; the far end itself may speak
-    async with connected(path) as (near, far):
-
-        async def speak(first: int, count: int) -> None:
-            for number in range(first, first + count):
-                await near.send(bytes([0x80, number]))
-
-        async def heard() -> list[int]:
-            await near.send(b"\x16handshake")
-            got = []
-            while (data := await far.recv()) != b"\x16handshake":
-                got.append(data[1])
-            return got
-
-        async def far_speaks() -> None:
-            await far.send(b"\x80sound")
-            await near.recv()
-            await asyncio.sleep(0.02)  # its turn to go
-
-        await far_speaks()
-        await asyncio.sleep(0.2)
-        await speak(0, 5)
-        assert await heard() == []
-        await far_speaks()
-        await speak(5, 3)
-        assert await heard() == [*range(8)]
-        await asyncio.sleep(0.2)
-        await speak(8, 5)
-        await asyncio.sleep(0.5)
-        await far_speaks()  # too late for these
-        await speak(13, 3)
-        assert await heard() == [13, 14, 15]
-
-
 async def test_no_picture_is_coded_for_a_silent_link(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breath, "FIRST_S", 0.0)
     monkeypatch.setattr(breath, "LEAST_SILENCE_OF_PICTURES_S", 0.15)
