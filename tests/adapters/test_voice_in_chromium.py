@@ -84,6 +84,8 @@ class LossyLeg(Leg):
         """The test's own plans, whatever is lost."""
 
     def _take_sound(self, packet: RtpPacket) -> None:
+        if not packet.payload:
+            return  # padding
         count = self.arrived.total()
         parsed = red.parse(packet.payload) if packet.payload_type == hooks.RED else None
         self.arrived[packet.payload_type, len(parsed.older) if parsed else 0] += 1
@@ -106,13 +108,12 @@ async def run_sound(leg: Leg, said: np.ndarray) -> None:
 
 
 async def sound_stats(far: Browser) -> dict[str, float]:
-    return dict(
-        await far.call(
-            "async () => [...(await connection.getStats()).values()]"
-            ".find(report => report.type === 'inbound-rtp' && report.kind === 'audio')",
-            None,
-        )
+    find = (
+        "[...(await connection.getStats()).values()]"
+        ".find(report => report.type === 'inbound-rtp' && report.kind === 'audio')"
     )
+    await far.page.wait_for_function(f"async () => {find} !== undefined", timeout=3000)  # with the first packet
+    return dict(await far.call(f"async () => {find}", None))
 
 
 async def concealed(far: Browser, seconds: float) -> float:
