@@ -97,7 +97,7 @@ async def _be_lossy(link: ipc.Link, call: bytes, leg: int) -> None:
         count += 10
         link.send(
             ipc.CallStats(
-                call, leg, 300.0, count, count, 0, 0, sent_bytes=count * 100, received_bytes=count * 100,
+                call, leg, 300.0, count, count, 0, 0, sent_bytes=count * 100, received_bytes=count * 40,
                 sound_received=count, sound_lost=count, lost_up=0.0,
             )
         )  # fmt: skip
