@@ -249,8 +249,7 @@ async def test_a_reply_that_stops_halfway_goes_on_after_a_kill(hub, kiosk, case)
     await kiosk.start()
     have = await hub.until(wire.Have, since=mark)
     assert not have.complete
-    # The first may have come before the kill, or been said again by the broker after it: then another in its place counts
-    # for nothing.
+    # The first may have been said again by the broker after the kill: then another in its place counts for nothing.
     await hub.send(wire.Chunk(digest, 10_000, b"x" * 10_000), case)  # damaged on its way
     for offset in (0, 20_000, 30_000):
         await hub.send(wire.Chunk(digest, offset, voice[offset : offset + 10_000]), case)
