@@ -26,6 +26,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from hub.config import HubSettings
+from hub.files import sync_folder
 
 FORMAT = 1
 _CA, _FILES, _DATABASE, _ABOUT, _WHOLE = "ca", "files", "hub.db", "about.json", "whole.json"
@@ -87,7 +88,7 @@ def write_backup(path: Path, write: Callable[[BinaryIO], Counted]) -> Counted:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.absolute().parent)
+    sync_folder(path.absolute().parent)
     return counted
 
 
@@ -124,8 +125,8 @@ def restore(settings: HubSettings, source: BinaryIO) -> About:
             (restoring / name).rename(data / name)
     if database is not None and about.has_database:
         shutil.move(restoring / _DATABASE, database)
-        _sync_folder(database.parent)
-    _sync_folder(data)
+        sync_folder(database.parent)
+    sync_folder(data)
     shutil.rmtree(restoring)
     return about
 
@@ -211,12 +212,4 @@ def _sync_tree(root: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        _sync_folder(Path(folder))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(folder))

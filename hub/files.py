@@ -42,7 +42,7 @@ class FileStore:
             for file in self._open.values():
                 os.fdatasync(file)
             for folder in self._renamed:
-                _sync_folder(folder)
+                sync_folder(folder)
         finally:
             self.drop_open()
 
@@ -114,7 +114,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it stays so."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from hub.files import sync_folder
+
 log = logging.getLogger(__name__)
 
 PASSPHRASE_FILE = "TELECONSULT_CA_PASSPHRASE_FILE"  # noqa: S105 -- the name of a variable
@@ -125,8 +127,4 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
         os.fsync(descriptor)
     new.rename(path)
-    folder_descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_descriptor)
-    finally:
-        os.close(folder_descriptor)
+    sync_folder(path.parent)

@@ -32,6 +32,7 @@ from edge_agent.core.release import (
     verify,
     version_key,
 )
+from hub.files import sync_folder
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -174,11 +175,7 @@ class Releases:
             for each in (new, path.parent, self._folder):
                 os.chown(each, owner.st_uid, owner.st_gid)
         new.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
 
 
 def _after(signed: SignedManifest, keys: Keys) -> Keys | None:
