@@ -52,7 +52,6 @@ class FarLink:
         self._rate_bps = start_bps
         self._queue, self._losses = StandingQueue(), LossModel()
         self._packets: deque[tuple[float, int]] = deque()  # when, wire bytes, of the last second
-        self._bytes = 0
         self._waits: deque[tuple[float, float, bool]] = deque()  # when, how long, behind a picture
         self._carried: deque[tuple[float, float]] = deque()
         self._other_at = float("-inf")
@@ -124,9 +123,8 @@ class FarLink:
 
     def _count(self, wire_bytes: int, now: float) -> None:
         self._packets.append((now, wire_bytes))
-        self._bytes += wire_bytes
         while now - self._packets[0][0] > RATE_WINDOW_S:
-            self._bytes -= self._packets.popleft()[1]
+            self._packets.popleft()
 
     def _received_bps(self, window_s: float, now: float) -> float:
         """What was handed over, with what the link lost of it after its queue."""
@@ -134,20 +132,14 @@ class FarLink:
         return bits / window_s / (1 - min(0.5, self._losses.recent))
 
     def _forget_queue(self) -> None:
-        """What stands whatever is sent is a busy computer's, or somebody else's, and to go without a picture for it
-        helps nobody."""
         self._queue = StandingQueue()
         self._waits.clear()
         self._stands_since = None
         self._stood_at_cuts.clear()
-        self._rate_bps = self._before_cuts_bps
 
     def _restart(self, now: float) -> None:
         """Another clock, or one that stood still; and what has queued up meanwhile says nothing of the rate."""
-        self._queue = StandingQueue()
-        self._waits.clear()
-        self._stands_since = None
-        self._stood_at_cuts.clear()
+        self._forget_queue()
         self._ignored_until = now + IGNORED_S
 
     def _judge(self, now: float) -> None:
@@ -172,7 +164,10 @@ class FarLink:
         if self._stands_since is not None:
             stood_s = now - self._stands_since
             if len(self._stood_at_cuts) >= FUTILE and self.queue_s > DRAINED * self._stood_at_cuts[-FUTILE]:
+                # What stands whatever is sent is a busy computer's, or somebody else's, and to go without a picture for
+                # it helps nobody.
                 self._forget_queue()
+                self._rate_bps = self._before_cuts_bps
             elif stood_s >= FOR_S:
                 if not self._stood_at_cuts:
                     self._before_cuts_bps = self._rate_bps
@@ -196,7 +191,7 @@ class FarLink:
 
     def _grow(self, passed_s: float, now: float) -> None:
         used_bps = max(bps for _, bps in self._carried)
-        if not USED * self._rate_bps <= used_bps:
+        if used_bps < USED * self._rate_bps:
             return
         if self._rate_bps > NEAR_TO * self._limit_bps:
             self._retry_s = RETRY_S / 2
