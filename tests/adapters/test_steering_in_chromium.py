@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +59,9 @@ def _decoded(frame: bytes) -> Any:
     return picture.to_ndarray(format="bgr24")
 
 
-async def sends(far: Browser) -> dict[str, Any]:
-    return dict(await far.page.evaluate(SENDS))
-
-
-@pytest.mark.parametrize(
-    ("kbps", "width", "ptime"), [(32, 0, "60"), (64, 160, "60"), (0, 640, "20")], ids=["32", "64", "unknown"]
-)
-async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, width: int, ptime: str) -> None:
+@contextlib.asynccontextmanager
+async def both_ends(tmp_path: Path, kbps: int) -> AsyncIterator[tuple[Browser, MediaBench]]:
+    """A page with the console's own modules, and the kiosk's media process; `kbps`: what that is told, 0: nothing."""
     speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
     page = tmp_path / "page"
     page.mkdir()
@@ -75,6 +72,18 @@ async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, 
         browser(page, tmp_path / "doctor.wav") as far,
         MediaBench(tmp_path, devices, settings=link).running() as bench,
     ):
+        yield far, bench
+
+
+async def sends(far: Browser) -> dict[str, Any]:
+    return dict(await far.page.evaluate(SENDS))
+
+
+@pytest.mark.parametrize(
+    ("kbps", "width", "ptime"), [(32, 0, "60"), (64, 160, "60"), (0, 640, "20")], ids=["32", "64", "unknown"]
+)
+async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, width: int, ptime: str) -> None:
+    async with both_ends(tmp_path, kbps) as (far, bench):
         bench.send(ipc.StartCall(CALL, 1, (), held=True))
         offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
         answer = await far.page.evaluate(ANSWER, offer)
@@ -103,16 +112,7 @@ async def test_a_browser_sends_what_the_link_carries(tmp_path: Path, kbps: int, 
 
 
 async def test_a_browser_sends_stills_where_the_link_carries_no_more(tmp_path: Path) -> None:
-    speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
-    page = tmp_path / "page"
-    page.mkdir()
-    shutil.copytree(JS, page / "js")
-    devices = {"camera": "synthetic", "microphone": "none", "speaker": "null", "board": "none"}
-    link = {"link": {"up_kbps": 32, "down_kbps": 32}}
-    async with (
-        browser(page, tmp_path / "doctor.wav") as far,
-        MediaBench(tmp_path, devices, settings=link).running() as bench,
-    ):
+    async with both_ends(tmp_path, 32) as (far, bench):
         bench.send(ipc.StartCall(CALL, 1, (), held=True))
         offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
         bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(await far.page.evaluate(ANSWER, offer))))
@@ -149,16 +149,7 @@ async def test_a_browser_sends_stills_where_the_link_carries_no_more(tmp_path: P
 
 
 async def test_a_sharp_photo_beside_a_call_on_a_thin_link(tmp_path: Path) -> None:
-    speech.speak(*speech.DOCTOR, tmp_path / "doctor.wav")
-    page = tmp_path / "page"
-    page.mkdir()
-    shutil.copytree(JS, page / "js")
-    devices = {"camera": "synthetic", "microphone": "none", "speaker": "null", "board": "none"}
-    link = {"link": {"up_kbps": 64, "down_kbps": 64}}
-    async with (
-        browser(page, tmp_path / "doctor.wav") as far,
-        MediaBench(tmp_path, devices, settings=link).running() as bench,
-    ):
+    async with both_ends(tmp_path, 64) as (far, bench):
         bench.send(ipc.StartCall(CALL, 1, (), held=True))
         offer = sdp.decompress((await bench.expect(ipc.OfferMade)).sdp)
         bench.send(ipc.TakeAnswer(CALL, 1, sdp.compress(await far.page.evaluate(ANSWER, offer))))

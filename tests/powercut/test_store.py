@@ -7,8 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,6 @@ SEED = 20_261_124
 CUTS_A_CHAIN = 9
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing, which builds the recorder")
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """Thousands of files are written and thrown away."""
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shared, prefix="powercut-") as folder:
-        yield Path(folder)
 
 
 @needs_compiler

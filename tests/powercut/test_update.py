@@ -8,8 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +24,6 @@ OLD = {"kit/kiosk/a.py": b"a = 1\n" * 300, "kit/kiosk/same.py": b"same\n" * 200,
 NEW = {**OLD, "kit/kiosk/a.py": b"a = 2\n" * 300, "kit/kiosk/new.py": b"new\n"}
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing, which builds the recorder")
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shared, prefix="update-") as folder:
-        yield Path(folder)
 
 
 def install_old(root: Path, bundle: Path) -> None:
